@@ -11,6 +11,7 @@ from groundup.finetune.conversation_store import ConversationStore, TrainingConv
 from groundup.finetune.encoded_conversations import EncodedConversation, EncodedStore
 from groundup.finetune.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
+from groundup.tokenizer.chat_template import CHATML
 
 SYSTEM = {"role": "system", "content": "s"}
 SIXTY = [SYSTEM, *in_turn([f"{n:02d}" for n in range(60)])]
@@ -58,6 +59,9 @@ def test_drop_and_answers_that_do_not_fit(byte_tokenizer):
 
 
 def test_a_cut_never_ends_with_a_call(byte_tokenizer):
+    byte_tokenizer.chat_template = CHATML.replace(
+        "message['content']", "(message.content or message.tool_calls | tojson)"
+    )
     call = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
     messages = [
         *in_turn(["a", "b", "c"]),
@@ -81,11 +85,11 @@ def test_answers_without_weight_have_no_loss(byte_tokenizer):
 def test_tools_and_developers_reach_the_template(byte_tokenizer):
     byte_tokenizer.chat_template = (
         "{% if tools %}{{ tools[0].name }}{% endif %}{% for m in messages %}{{ m.role[0] }}"
-        "{% generation %}{{ m.content if m.role == 'assistant' }}{% endgeneration %}{% endfor %}"
+        "{% generation %}{{ m.content + '<|im_end|>' if m.role == 'assistant' }}{% endgeneration %}{% endfor %}"
     )
     messages = [{"role": "developer", "content": "x"}, *in_turn(["a", "b"])]
     ((ids, _),) = encode_conversation(TrainingConversation(messages, tools=[{"name": "T"}]), byte_tokenizer).variants
-    assert byte_tokenizer.decode(ids.tolist()) == "Tsuab"
+    assert byte_tokenizer.decode(ids.tolist()) == "Tsuab<|im_end|>"
 
 
 def test_a_conversation_that_the_template_refuses_is_dropped_and_counted(byte_tokenizer, make_decoder):

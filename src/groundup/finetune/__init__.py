@@ -2,6 +2,7 @@
 
     read_stats.py               what was read, dropped and changed, with file and line
     turn_checks.py              checks and repairs of the order of turns
+    unnamed_file.py             a temporary file for what is larger than memory should be
     conversation_store.py       a conversation, and many of them in a file
     conversation_trees.py       trees of messages as conversations
     dialogue_files.py           ChatterBot's YAML and gettext catalogues
@@ -10,7 +11,7 @@
     template_messages.py        messages in the form that a chat template takes, and whether it can be trained with
     chat_batches.py             conversations to batches, loss on the assistant's tokens; variants of user turns
     long_conversations.py       conversations beyond the sequence length: dropped, cut or split
-    encoded_conversations.py    conversations as tokens, in arrays
+    encoded_conversations.py    conversations as tokens, in a temporary file
     training_set.py             conversations and their tokens, as they are learnt
     seq2seq.py                  the same for an encoder-decoder, such as translation
     translation.py              scores of translations and summaries

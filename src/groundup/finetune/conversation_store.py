@@ -1,15 +1,13 @@
 """Conversations in a temporary file: 200,000 of them are gigabytes, of which one is needed at a time."""
 
 import json
-import os
-import tempfile
-import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 from groundup.data.conversation_shapes import Messages
+from groundup.finetune.unnamed_file import UnnamedFile
 
 
 @dataclass(frozen=True)
@@ -46,22 +44,12 @@ class TrainingConversation:
         return next((message["content"] or "" for message in self.messages if message["role"] == "assistant"), "")
 
 
-class _UnnamedFile:
-    """A file without a name, which is closed and gone with the last reference to it."""
-
-    def __init__(self):
-        self.descriptor, path = tempfile.mkstemp()
-        os.unlink(path)
-        weakref.finalize(self, os.close, self.descriptor)
-
-
 class ConversationStore(Sequence[TrainingConversation]):
     """A sequence of conversations that grows at its end. Each access reads and parses one conversation."""
 
     def __init__(self, conversations: Iterable[TrainingConversation] = ()):
-        self._file = _UnnamedFile()
+        self._file = UnnamedFile()
         self._begins, self._lengths = array("Q"), array("Q")
-        self._end = 0
         self.extend(conversations)
 
     def extend(self, conversations: Iterable[TrainingConversation]) -> None:
@@ -70,15 +58,13 @@ class ConversationStore(Sequence[TrainingConversation]):
 
     def append(self, conversation: TrainingConversation) -> None:
         data = json.dumps([getattr(conversation, name) for name in FIELDS], ensure_ascii=False, default=str).encode()
-        os.pwrite(self._file.descriptor, data, self._end)
-        self._begins.append(self._end)
+        self._begins.append(self._file.append(data))
         self._lengths.append(len(data))
-        self._end += len(data)
 
     def select(self, indices: Iterable[int]) -> "ConversationStore":
-        """Some of the conversations, in the same file; nothing may be appended to both."""
-        part = ConversationStore.__new__(ConversationStore)
-        part._file, part._end = self._file, self._end
+        """Some of the conversations, in the same file."""
+        part = ConversationStore()
+        part._file = self._file
         chosen = array("Q", indices)
         part._begins = array("Q", (self._begins[index] for index in chosen))
         part._lengths = array("Q", (self._lengths[index] for index in chosen))
@@ -94,7 +80,7 @@ class ConversationStore(Sequence[TrainingConversation]):
     def __getitem__(self, index: int | slice) -> "TrainingConversation | ConversationStore":
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
-        data = os.pread(self._file.descriptor, self._lengths[index], self._begins[index])
+        data = self._file.read(self._begins[index], self._lengths[index])
         return TrainingConversation(*json.loads(data))
 
     def __iter__(self) -> Iterator[TrainingConversation]:

@@ -1,4 +1,4 @@
-"""Conversations as tokens, in arrays: two bytes a token and one bit for its loss, where lists of Python take 44 bytes."""
+"""Conversations as tokens, in a temporary file: two bytes a token and a bit for its loss, where lists take 44 bytes of memory."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,6 +7,8 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from groundup.finetune.unnamed_file import UnnamedFile
 
 Variant = tuple[NDArray[np.integer], NDArray[np.uint8]]
 """Token ids, and a mask that is 1 at those with a loss."""
@@ -33,21 +35,19 @@ class EncodedStore(Sequence[EncodedConversation]):
     """
 
     def __init__(self, vocab_size: int, conversations: Iterable[EncodedConversation] = ()):
-        is_small = vocab_size <= SMALL_VOCABULARY
-        self._dtype = np.dtype(np.uint16 if is_small else np.uint32)
-        self._ids, self._bits = array("H" if is_small else "I"), array("B")
-        self._id_begins, self._bit_begins = array("Q", [0]), array("Q", [0])
+        self._dtype = np.dtype(np.uint16 if vocab_size <= SMALL_VOCABULARY else np.uint32)
+        self._file = UnnamedFile()
+        self._begins, self._lengths = array("Q"), array("Q")
         self._first_variants, self._weights = array("Q", [0]), array("d")
         for conversation in conversations:
             self.append(conversation)
 
     def append(self, conversation: EncodedConversation) -> None:
         for ids, mask in conversation.variants:
-            self._ids.frombytes(np.asarray(ids, self._dtype).tobytes())
-            self._bits.frombytes(np.packbits(np.asarray(mask, np.uint8)).tobytes())
-            self._id_begins.append(len(self._ids))
-            self._bit_begins.append(len(self._bits))
-        self._first_variants.append(len(self._id_begins) - 1)
+            data = np.asarray(ids, self._dtype).tobytes() + np.packbits(np.asarray(mask, np.uint8)).tobytes()
+            self._begins.append(self._file.append(data))
+            self._lengths.append(len(ids))
+        self._first_variants.append(len(self._begins))
         self._weights.append(conversation.weight)
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class EncodedStore(Sequence[EncodedConversation]):
         return (self[index] for index in range(len(self)))
 
     def _variant(self, number: int) -> Variant:
-        begin, end = self._id_begins[number : number + 2]
-        ids = np.frombuffer(self._ids[begin:end], self._dtype)
-        bits = np.frombuffer(self._bits[slice(*self._bit_begins[number : number + 2])], np.uint8)
-        return ids, np.unpackbits(bits, count=end - begin)
+        length = self._lengths[number]
+        data = self._file.read(self._begins[number], length * self._dtype.itemsize + (length + 7) // 8)
+        ids = np.frombuffer(data, self._dtype, length)
+        return ids, np.unpackbits(np.frombuffer(data, np.uint8, offset=ids.nbytes), count=length)
