@@ -51,6 +51,10 @@ def generate(
             help="Beams of a beam search, which looks for the most likely text. Default: 4 for an encoder-decoder.",
         ),
     ] = None,
+    target_language: Annotated[
+        str | None,
+        typer.Option(help="Language of the translation, a token of the model: fra_Latn (NLLB), fr_XX (mBART)."),
+    ] = None,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
@@ -63,7 +67,7 @@ def generate(
 
     Example: groundup generate runs/quickstart --prompt "Once upon a time"
     """
-    from groundup.generate import SamplingParams, beam_search_text, generate_texts, stream_text
+    from groundup.generate import SamplingParams, beam_search_text, generate_texts, set_target_language, stream_text
 
     if beams is not None and temperature is not None:
         raise UserError("both --beams and --temperature", hint="beam search does not sample: give one of them")
@@ -71,6 +75,8 @@ def generate(
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
     network, tokenizer = _open_model(model, device, verify, adapter)
+    if target_language is not None:
+        set_target_language(network, tokenizer, target_language)
     is_decoder = network.config.architecture == "decoder"
     sampling = SamplingParams(temperature=0.7 if temperature is None else temperature, top_p=top_p, seed=seed)
     search = beams or (4 if temperature is None and not is_decoder else 0)

@@ -2,6 +2,7 @@
 
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
     generation.py       generation with a key/value cache, and without; from tokens or from text
+    target_language.py  the language of a translation
     beam_search.py      the most likely text: translations, summaries
     detokenizer.py      tokens to text, incrementally; stop strings
     batch_kv_cache.py   key/value cache of a batch whose sequences come and go
@@ -29,6 +30,7 @@ from groundup.generate.generation import (
 )
 from groundup.generate.reward_model import RewardModel, load_reward_model, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
+from groundup.generate.target_language import set_target_language
 from groundup.generate.terminal_chat import ChatSession
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
 from groundup.generate.text_embedding import embed_texts, nearest_texts
@@ -60,6 +62,7 @@ __all__ = [
     "next_token_logits",
     "sample_token",
     "score_answers",
+    "set_target_language",
     "stream_text",
     "stream_tokens",
 ]
