@@ -71,3 +71,25 @@ def test_files_of_chat_templates(file: str, content: str, tokenizer: Tokenizer, 
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / file).write_text(content)
     assert Tokenizer.load(tmp_path).chat_template == "{{ bos_token }}A"
+
+
+@pytest.mark.parametrize("in_config", [True, False])
+def test_a_template_for_tools_renders_conversations_with_tools(in_config: bool, tokenizer: Tokenizer, tmp_path: Path):
+    tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    templates = {"default": "plain {{ messages[0].content }}", "tool_use": "{{ tools | length }} tools"}
+    config["chat_template"] = (
+        [{"name": name, "template": text} for name, text in templates.items()] if in_config else None
+    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if not in_config:
+        (tmp_path / "chat_template.jinja").write_text(templates["default"])
+        (tmp_path / "additional_chat_templates").mkdir()
+        (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text(templates["tool_use"])
+    loaded = Tokenizer.load(tmp_path)
+    loaded.save(tmp_path / "copy")
+    peer = AutoTokenizer.from_pretrained(tmp_path)
+    for ours in (loaded, Tokenizer.load(tmp_path / "copy")):
+        for names in ({}, {"tools": [{"name": "add"}]}):
+            expected = peer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, **names)
+            assert ours.decode(ours.render_chat([{"role": "user", "content": "Hi"}], **names)) == expected

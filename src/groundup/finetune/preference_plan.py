@@ -21,12 +21,17 @@ def identity(section: PreferenceConfig, machine: Machine) -> dict[str, Any]:
 
 
 def check_preference(recipe: Recipe) -> None:
-    """Stage preference: the architecture, and the files that the recipe names. Raises UserError."""
+    """Stage preference: the architecture, the chat template, and the files that the recipe names. Raises UserError."""
     config, model = recipe.preference, resolved_model_config(recipe)
     assert config is not None
     if model.architecture != "decoder":
         raise UserError(f"[preference] with an {model.architecture}, expected a decoder", hint="leave [preference] out")
     check_row_length(config.sequence_length, model.context_length)
+    if recipe.base is not None:
+        from groundup.finetune.finetune_plan import with_chat_template
+        from groundup.interop.base_model import base_model_path, read_base_tokenizer
+
+        with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
     if are_local(config.sources):
         from groundup.finetune.preference_stage import read_items  # torch, which `plan` of other recipes needs not
 

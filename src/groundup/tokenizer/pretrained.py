@@ -56,6 +56,7 @@ NEEDED = {VOCABULARY_FILE: MERGES_FILE, SOURCE_FILE: VOCABULARY_FILE}
 """Beside some, another one."""
 BESIDE = (
     MERGES_FILE, CONFIG_FILE, MAP_FILE, ADDED_FILE, "generation_config.json", "chat_template.jinja", "chat_template.json",
+    "additional_chat_templates/tool_use.jinja",
 )  # fmt: skip
 """Files beside the vocabulary that decide ids or templates."""
 

@@ -42,6 +42,7 @@ class Tokenizer:
         bos, eos, pad: special tokens with these roles, or None.
         stop: tokens at which generation ends, beside `eos`.
         chat_template: a Jinja template, as in Hugging Face's tokenizer_config.json.
+        tool_template: the template for conversations with `tools`, where it is another: named tool_use there.
 
     Raises UserError when a role names a token that is not in the vocabulary.
 
@@ -59,6 +60,7 @@ class Tokenizer:
         pad: str | None = None,
         stop: Iterable[str | int] = (),
         chat_template: str | None = None,
+        tool_template: str | None = None,
     ):
         # Truncation and padding rules of a tokenizer.json would change the ids of a text, and dropout at each call.
         if getattr(backend.model, "dropout", None) is not None:
@@ -67,7 +69,7 @@ class Tokenizer:
         backend.no_padding()
         backend.encode_special_tokens = True
         self.backend = backend
-        self.chat_template = chat_template
+        self.chat_template, self.tool_template = chat_template, tool_template
         self.bos, self.eos, self.pad = bos, eos, pad
         self.bos_id, self.eos_id, self.pad_id = (
             self._role_id(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad))
@@ -236,7 +238,8 @@ class Tokenizer:
         if self.chat_template is None:
             raise UserError("the tokenizer has no chat template", hint="this is a base model: use generate, not chat")
         roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
-        return self.chat_template, self._escaper.escape(messages), roles | self._escaper.escape(names)
+        template = self.tool_template if self.tool_template and names.get("tools") else self.chat_template
+        return template, self._escaper.escape(messages), roles | self._escaper.escape(names)
 
     def _role_id(self, role: str, token: str | None) -> int | None:
         if token is None:
@@ -266,6 +269,9 @@ class Tokenizer:
             "model_max_length": 10**9,
             "chat_template": self.chat_template,
         }
+        if self.tool_template:
+            named = (("default", self.chat_template), ("tool_use", self.tool_template))
+            config["chat_template"] = [{"name": name, "template": template} for name, template in named]
         config = {key: value for key, value in config.items() if value is not None}
         (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
@@ -306,6 +312,7 @@ class Tokenizer:
         return Tokenizer(
             tokenizers.Tokenizer.from_str(json.dumps(rules)),
             bos=self.bos, eos=self.eos, pad=self.pad, stop=sorted(self.stop_ids), chat_template=self.chat_template,
+            tool_template=self.tool_template,
         )  # fmt: skip
 
     @classmethod

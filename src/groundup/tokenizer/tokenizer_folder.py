@@ -46,7 +46,7 @@ def read_tokenizer_folder(
     stop = [*stop, *(generation if isinstance(generation, list) else [generation])]
     if wrong := [token for token in stop if type(token) not in (int, str) or (type(token) is int and token < 0)]:
         raise UserError(f"{folder}: stop token {wrong[0]!r}, expected a token or its id")
-    return {**roles, "stop": stop, "chat_template": _chat_template(folder, config)}
+    return {**roles, "stop": stop, **_chat_templates(folder, config)}
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -142,21 +142,28 @@ def _id(value: Any) -> int:
         raise UserError(f"{CONFIG_FILE}: the id {value!r} of an added token, expected an integer") from None
 
 
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The default template: in a file of its own (newer), or in the configuration, single or in a list of named ones."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        try:
-            return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}: not UTF-8: {error}", hint="create or download it again") from None
-    template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list):
-        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
-        template = named[0].get("template") if named else None
-    if template is not None and not isinstance(template, str):
-        raise UserError(f"{folder}: chat_template is {type(template).__name__}, expected a text")
-    return template
+def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str | None]:
+    """chat_template and tool_template: files of their own (newer), or in the configuration, single or in a list of named ones."""
+    file, tool_file = folder / "chat_template.jinja", folder / "additional_chat_templates" / "tool_use.jinja"
+    found = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
+    named: dict[str, Any] = {"default": found}
+    if isinstance(found, list):
+        named = {str(each.get("name")): each.get("template") for each in found if isinstance(each, dict)}
+    named |= {name: _read_text(path) for name, path in (("default", file), ("tool_use", tool_file)) if path.is_file()}
+    templates = {"chat_template": named.get("default"), "tool_template": named.get("tool_use")}
+    if templates["chat_template"] is None:
+        templates["tool_template"] = None
+    for template in templates.values():
+        if template is not None and not isinstance(template, str):
+            raise UserError(f"{folder}: chat_template is {type(template).__name__}, expected a text")
+    return templates
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8: {error}", hint="create or download it again") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
