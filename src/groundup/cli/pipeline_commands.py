@@ -74,8 +74,14 @@ def plan(
             for stage in recipe_stages(derived.recipe)
             if getattr(derived.recipe, stage.section) is not None
         ]
+    if loaded.reinforcement is not None:
+        from groundup.finetune.reinforcement_cost import estimate_reinforcement
+
+        summary["reinforcement"] = estimate_reinforcement(derived.recipe, machine)
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
     summary["stage_seconds"] = estimate_run_seconds(derived, machine, (summary.get("finetuning") or {}).get("hours"))
+    if (rewards := summary.get("reinforcement")) and summary["stage_seconds"] is not None:
+        summary["stage_seconds"]["reinforcement"] = rewards["hours"] * 3600
     if deduplication is not None:
         summary["deduplication"] = deduplication
     if simulate:

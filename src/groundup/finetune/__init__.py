@@ -38,6 +38,7 @@
     rollout_batches.py          batches that the model itself makes, and their loss
     reinforcement.py            learning from rewards: `finetune_reinforcement`
     reinforcement_plan.py       what that will read, before anything runs
+    reinforcement_cost.py       time and memory of it
     reinforcement_stage.py      the stage 08-reinforcement
     example_sources.py          pairs of texts and labelled texts from files
     input_check.py              both of these sources, read before anything runs

@@ -27,6 +27,7 @@ from groundup.plan.stage_support import check_chat
 from groundup.plan.training_speed import TrainingSpeed
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.recipe.tuning_config import TuningConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML, PLAIN
 from groundup.tokenizer.special_tokens import TURN_END, TURN_START
@@ -112,7 +113,7 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
     assert recipe.base is not None
     kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
     micro_batch = max(1, min(batch_rows, DEFAULT_TOKENS[kind] // length))
-    memory = _memory(config, finetune, length, micro_batch, base_model_path(recipe.base))
+    memory = tuning_memory(config, finetune, length, micro_batch, base_model_path(recipe.base))
     available = MEMORY_FRACTION * device.memory_bytes
     if memory.total > available:
         raise UserError(
@@ -131,8 +132,13 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
     }
 
 
-def _memory(config: ModelConfig, finetune: FinetuneConfig, length: int, micro_batch: int, base: Path) -> MemoryEstimate:
-    """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters, over the base as it is stored."""
+def tuning_memory(
+    config: ModelConfig, finetune: TuningConfig, length: int, micro_batch: int, base: Path | None
+) -> MemoryEstimate:
+    """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters, over the base as it is stored.
+
+    `base`: the model of [base]; None: one that the run trains.
+    """
     compute_bytes = 4 if finetune.precision == "float32" else 2
     full = estimate_training_memory(config, length, micro_batch, compute_bytes=compute_bytes)
     if finetune.method == "full":
@@ -142,7 +148,8 @@ def _memory(config: ModelConfig, finetune: FinetuneConfig, length: int, micro_ba
     widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
     adapters = 4 * rank * widths * config.num_layers
     logits = 6 * config.vocab_size * min(length * micro_batch, CROSS_ENTROPY_CHUNK)
-    weights = _base_bytes(config, base, is_packed=finetune.method == "qlora")
+    stored = 4.0 * count_parameters(config).total
+    weights = stored if base is None else _base_bytes(config, base, is_packed=finetune.method == "qlora")
     largest = (
         compute_bytes * config.hidden_size * config.intermediate_size
     )  # one matrix is cast or dequantized at a time

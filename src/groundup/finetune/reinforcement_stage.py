@@ -71,7 +71,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
     lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer))
-    model = load_base(inputs[source], config.method, setup_device(machine))
+    model: Any = load_base(inputs[source], config.method, setup_device(machine))
     parameters = sum(weight.numel() for weight in model.parameters())
     problems, stats = read_usable_problems(config, machine)
     train, validation = split_examples(problems, config.validation_fraction, lambda each: repr(each.messages))

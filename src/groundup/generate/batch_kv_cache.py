@@ -80,8 +80,8 @@ class BatchKVCache:
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S Kv"]]:
         batch, end = len(self.lengths), self.length + 1
         rows = torch.arange(batch, device=keys.device)
-        self._keys[layer, rows, :, self._positions] = keys[:, :, 0]
-        self._values[layer, rows, :, self._positions] = values[:, :, 0]
+        self._keys[layer, rows, :, self._positions] = keys[:, :, 0].to(self._keys.dtype)  # autocast computes in another
+        self._values[layer, rows, :, self._positions] = values[:, :, 0].to(self._values.dtype)
         return self._keys[layer, :batch, :, :end], self._values[layer, :batch, :, :end]
 
     def states(self, layer: int) -> LayerStates:

@@ -56,6 +56,12 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if cost := summary.get("finetuning"):
         rows.append(("fine-tuning", f"{describe_finetuning(cost)} on one {summary['budget']['hardware']}"))
+    if cost := summary.get("reinforcement"):
+        answers = f"{cost['answers']:,} answers of at most {cost['answer_tokens']:,} tokens"
+        resources = f"at most {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
+        hardware = summary["budget"]["hardware"]
+        text = f"{cost['problems']:,} problems, {cost['steps']:,} steps, {answers}: {resources} on one {hardware}"
+        rows.append(("rewards", text))
     if stages := summary.get("stages"):
         rows.append(("runs", ", ".join(stages)))
     return rows

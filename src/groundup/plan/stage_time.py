@@ -13,9 +13,10 @@ from groundup.plan.finetune_defaults import (
     derive_finetuning,
 )
 from groundup.plan.hardware import device_spec
-from groundup.plan.parameter_count import TEXT_PAIRS
+from groundup.plan.parameter_count import TEXT_PAIRS, count_parameters
 from groundup.plan.training_speed import TrainingSpeed, without_logits
 from groundup.recipe import ModelConfig, Recipe
+from groundup.recipe.recipe import BudgetConfig
 
 DATA_SECONDS, DATA_SECONDS_PER_MEGABYTE = 5.0, 0.5
 TOKENIZER_SECONDS, TOKENIZER_SECONDS_PER_MEGABYTE = 1.5, 0.3
@@ -105,10 +106,12 @@ def estimate_stage_seconds(
         seconds["finetune"] = model_seconds + finetuning_seconds
         if recipe.finetune.task == "generation" and not is_pairs:
             batches = (RECALL_QUESTIONS, RECALL_QUESTIONS, *(1 for _ in recipe.finetune.prompts))  # before and after
-            seconds["finetune"] += sum(ANSWER_TOKENS * _token_seconds(config, plan, number) for number in batches)
+            seconds["finetune"] += sum(
+                ANSWER_TOKENS * token_seconds(config, recipe.budget, number) for number in batches
+            )
         if is_pairs:
             translated = MAX_TRANSLATIONS * min(TRANSLATION_TOKENS, config.context_length)
-            seconds["finetune"] += translated * _token_seconds(config, plan, BEAMS)
+            seconds["finetune"] += translated * token_seconds(config, recipe.budget, BEAMS)
     if recipe.quantize:
         read = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
         if recipe.data is None:
@@ -116,7 +119,7 @@ def estimate_stage_seconds(
         seconds["quantize"] = model_seconds + scoring(read)
         if recipe.data is None and recipe.finetune is None:
             steps = SAMPLED_TOKENS / SAMPLED_AT_ONCE
-            seconds["quantize"] += steps * _token_seconds(config, plan, SAMPLED_AT_ONCE)
+            seconds["quantize"] += steps * token_seconds(config, recipe.budget, SAMPLED_AT_ONCE)
     if recipe.export:
         seconds["export"] = model_seconds / 2  # nothing is computed
     if recipe.report:
@@ -124,12 +127,10 @@ def estimate_stage_seconds(
     return seconds
 
 
-def _token_seconds(config: ModelConfig, plan: Plan, number: int) -> float:
+def token_seconds(config: ModelConfig, budget: BudgetConfig, number: int) -> float:
     """Seconds of writing one token of each of `number` texts at once."""
-    assert plan.parameters is not None
-    budget = plan.recipe.budget
     blocks = config.num_layers * DECODING_OVERHEAD * device_spec(budget.hardware).block_seconds
-    arithmetic = 2 * plan.parameters.active * (number + WEIGHTS_AS_TOKENS) / DECODING_FLOPS
+    arithmetic = 2 * count_parameters(config).active * (number + WEIGHTS_AS_TOKENS) / DECODING_FLOPS
     return (blocks + arithmetic) / budget.relative_speed
 
 

@@ -13,6 +13,7 @@ from groundup.report.sections.pretraining_section import pretraining_section
 from groundup.report.sections.provenance_section import provenance_section
 from groundup.report.sections.quantization_section import quantization_section
 from groundup.report.sections.recipe_section import recipe_section
+from groundup.report.sections.reinforcement_section import reinforcement_section
 from groundup.report.sections.samples_section import chat_section, samples_section
 from groundup.report.sections.scores_section import scores_section
 from groundup.report.sections.tokenization_section import tokenization_section
@@ -20,7 +21,8 @@ from groundup.report.sections.usage_section import usage_section
 
 SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
     plan_vs_actual_section, data_section, corpus_section, tokenization_section, pretraining_section, scores_section,
-    samples_section, chat_section, preference_section, quantization_section, usage_section, provenance_section, recipe_section,
+    samples_section, chat_section, preference_section, reinforcement_section, quantization_section, usage_section,
+    provenance_section, recipe_section,
 )  # fmt: skip
 
 

@@ -81,6 +81,25 @@ def plot_preferences(evaluations: Sequence[Mapping[str, float]]) -> str:
     return plot.svg
 
 
+def plot_rewards(curve: Mapping[str, Sequence[float]], evaluations: Sequence[Mapping[str, float]]) -> str:
+    """Reward of sampled answers and share of solved held-out problems over steps; below, tokens of an answer."""
+    with svg_figure(3.1, rows=2, height_ratios=(2.6, 1), sharex=True) as (plot, (above, below)):
+        at = [step + 1 for step in curve["step"]]
+        above.plot(at, curve["reward"], color=BLUE, linewidth=0.6, alpha=0.35)
+        smoothed = smooth(curve["reward"])
+        above.plot(at, smoothed, color=BLUE, label="mean reward")
+        _mark_end(above, at[-1], smoothed[-1], f"{smoothed[-1]:.2f}", BLUE)
+        if evaluations:
+            steps, solved = ([row[name] for row in evaluations] for name in ("step", "accuracy"))
+            above.plot(steps, solved, color=RUST, marker="o", markersize=3.2, label="held-out problems solved")
+        above.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, handletextpad=0.4)
+        below.plot(at, curve["answer_tokens"], color=SOFT)
+        below.set_ylabel("tokens of\nan answer")
+        _steps_axis(below, at)
+        plot.align_ylabels()
+    return plot.svg
+
+
 def plot_bars(
     rows: Sequence[Bar],
     label: str = "",

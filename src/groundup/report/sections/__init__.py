@@ -9,6 +9,7 @@ pretraining_section.py    model, losses
 scores_section.py         evaluation of the base model
 samples_section.py        continuations and chat answers
 preference_section.py     scores and curves of preference tuning
+reinforcement_section.py  learning from rewards: the curve, held-out problems before and after
 quantization_section.py   quantized model and its loss
 usage_section.py          commands
 provenance_section.py     fingerprints, packages, machine
