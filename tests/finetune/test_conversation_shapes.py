@@ -235,6 +235,23 @@ def test_trees(tmp_path, is_flat):
     assert [conversation.line for conversation in found] == ([4, 5, 6, 8] if is_flat else [1, 1, 1])
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.json", '[\n {"from": "human", "value": "a"\ufffd},\n {"from": "gpt", "value": "b"}]'),
+        ("a.json", '[\n {"from": "human", "value": "a"},\n {"from": "gpt", "value": "b"\ufffd}]'),
+        ("a.jsonl", '{"message_id": [], "role": "prompter", "text": "a"}'),
+        ("a.jsonl", '{"message_id": "1", "parent_id": [2], "role": "prompter", "text": "a"}'),
+    ],
+)
+def test_damaged_records_are_counted(tmp_path, name, data):
+    good = json.dumps({"messages": HELLO})
+    with pytest.raises(UserError, match=r"no conversations in d \(1 entries read\)"):
+        read(tmp_path, data, name)
+    if name == "a.jsonl":
+        assert read(tmp_path, f"{good}\n{data}", name)[1].dropped == {"malformed": 1}
+
+
 def test_tools_are_kept(tmp_path):
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
     for given in (tools, json.dumps(tools)):

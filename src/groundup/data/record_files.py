@@ -210,10 +210,15 @@ def _elements(name: str, lines: TextLines) -> Iterator[Any]:
             yield DroppedDocument("broken_line", name, lines.head)
         return
     values = (value for _, value in json_values(name, lines))
+    is_damaged = False
     for value in values:
+        is_damaged = is_damaged or isinstance(value, DroppedDocument)
         if is_turn(value):
-            yield [value, *values]
-            continue
+            if is_damaged:  # what follows a damaged turn is no conversation
+                return
+            following = list(values)
+            yield next((each for each in following if isinstance(each, DroppedDocument)), [value, *following])
+            return
         inner = next(filter(_is_list_of_records, value.values()), None) if isinstance(value, dict) else None
         yield from [value] if inner is None else inner
 

@@ -34,7 +34,9 @@ def join_trees(records: Iterable[FileRecord]) -> Iterator[FileRecord]:
 
 
 def _is_row(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"message_id", "role", "text"} <= value.keys()
+    if not isinstance(value, Mapping) or not {"message_id", "role", "text"} <= value.keys():
+        return False
+    return isinstance(value["message_id"], str | int) and isinstance(value.get("parent_id"), str | int | None)
 
 
 def _is_node(value: Any) -> bool:
