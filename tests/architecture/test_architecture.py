@@ -139,3 +139,11 @@ def test_nothing_is_unpickled():
     for path in FILES:
         found = unsafe.search(path.read_text(encoding="utf-8"))
         assert found is None, f"{path}: {found[0] if found else ''}"
+
+
+def test_no_public_name_is_that_of_a_module():
+    """Once a module is imported, its package has its name as an attribute, before any lazy import."""
+    for init in sorted(SOURCE.rglob("__init__.py")):
+        match = re.search(r"^_LAZY_IMPORTS = ({.*?^})", init.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        names = set(ast.literal_eval(match[1])) if match else set()
+        assert not names & {path.stem for path in init.parent.glob("*.py")}, init

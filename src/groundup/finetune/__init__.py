@@ -28,8 +28,8 @@
     preference_scores.py        accuracy, margins and rewards on held-out preferences
     preference_tuning.py        tuning on preferences: `finetune_preferences`
     answer_samples.py           length and divergence of sampled answers
-    group_advantages.py         rewards of a group of answers to advantages: GRPO, Dr. GRPO, RLOO
-    policy_loss.py              clipped policy gradient, KL to the reference
+    answer_advantages.py        rewards of a group of answers to advantages: GRPO, Dr. GRPO, RLOO
+    policy_gradient.py          clipped policy gradient, KL to the reference
     sandboxed_program.py        a process that can only compute
     code_sandbox.py             unit tests of programs that the model has written, in it
     rewards.py                  rewards that a program can verify
@@ -59,16 +59,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from groundup.finetune.answer_advantages import group_advantages as group_advantages
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
     from groundup.finetune.classification import load_classifier as load_classifier
     from groundup.finetune.conversation_store import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
-    from groundup.finetune.group_advantages import group_advantages as group_advantages
     from groundup.finetune.lora import apply_lora as apply_lora
-    from groundup.finetune.policy_loss import policy_loss as policy_loss
-    from groundup.finetune.policy_loss import reference_kl as reference_kl
+    from groundup.finetune.policy_gradient import policy_loss as policy_loss
+    from groundup.finetune.policy_gradient import reference_kl as reference_kl
     from groundup.finetune.preference_data import LabelledAnswer as LabelledAnswer
     from groundup.finetune.preference_data import Preference as Preference
     from groundup.finetune.preference_data import read_labelled_answers as read_labelled_answers
@@ -100,14 +100,14 @@ _LAZY_IMPORTS = {
     "finetune_preferences": "preference_tuning",
     "load_classifier": "classification",
     "finetune_reinforcement": "reinforcement",
-    "group_advantages": "group_advantages",
+    "group_advantages": "answer_advantages",
     "masked_log_probs": "response_log_probs",
     "masked_log_probs_and_entropy": "response_log_probs",
-    "policy_loss": "policy_loss",
+    "policy_loss": "policy_gradient",
     "read_conversations": "conversations",
     "read_labelled_answers": "preference_data",
     "read_preferences": "preference_data",
-    "reference_kl": "policy_loss",
+    "reference_kl": "policy_gradient",
     "sample_groups": "rollouts",
 }
 

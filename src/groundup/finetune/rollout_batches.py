@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.finetune.answer_advantages import PolicyLossName, group_advantages
 from groundup.finetune.chat_batches import shuffled_rows
-from groundup.finetune.group_advantages import PolicyLossName, group_advantages
-from groundup.finetune.policy_loss import policy_loss
+from groundup.finetune.policy_gradient import policy_loss
 from groundup.finetune.response_log_probs import masked_log_probs, masked_log_probs_and_entropy
 from groundup.finetune.rewards import Problem, WeightedReward
 from groundup.finetune.rollouts import SampledAnswer, answer_text, padded_rows, sample_groups
