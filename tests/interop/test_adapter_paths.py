@@ -10,9 +10,11 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.manifest import Manifest
 from groundup.cli import app
 from groundup.finetune.lora import LoRAOptions, prepare_lora
 from groundup.interop.adapters import adapter_disabled, lora_layers, save_adapter, with_adapter
+from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.model import Decoder, load_model, save_model
 from groundup.quantize import export_model, open_model, quantize_folder
 from groundup.recipe import ModelConfig
@@ -157,3 +159,18 @@ def test_requests_choose_the_adapter_by_model(folders):
         response = client.post("/v1/completions", json=body | {"model": "green"})
         assert response.status_code == 404
         assert "'base' or 'red' or 'blue'" in response.json()["error"]["message"]
+
+
+def test_a_base_with_a_chat_template_has_learnt_its_control_tokens(tmp_path):
+    """What the stage of [base] writes into its manifest decides; a run's own base has not seen a chat."""
+    tokenizer = train_bpe([], 260)
+    folder = tmp_path / "mine" / "04-base"
+    folder.mkdir(parents=True)
+    Manifest("base", 1, "x", metrics={"parameters": 5}).write(folder)
+    assert (base_name(folder), has_trained_tokens(folder, tokenizer)) == ("mine/04-base", False)
+    Manifest("base", 1, "x", metrics={"model": "SmolLM", "format": "Hugging Face folder"}).write(folder)
+    assert (base_name(folder), has_trained_tokens(folder, tokenizer)) == ("SmolLM", True)
+    tokenizer.chat_template = None
+    assert not has_trained_tokens(folder, tokenizer)
+    Manifest("chat", 1, "x").write(folder)
+    assert has_trained_tokens(folder, tokenizer)

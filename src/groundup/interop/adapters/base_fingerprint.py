@@ -26,7 +26,7 @@ HASH_LENGTH = 12
 
 
 def base_name(folder: Path) -> str:
-    """What an adapter calls the base model in the stage folder `folder`: as [base] names it, else RUN/STAGE."""
+    """What an adapter calls the base model in the stage folder `folder`: the name of the folder in [base], else RUN/STAGE."""
     model = _named_base(folder)
     return f"{folder.resolve().parent.name}/{folder.name}" if model is None else model
 
@@ -39,9 +39,10 @@ def has_trained_tokens(folder: Path, tokenizer: Tokenizer) -> bool:
 
 
 def _named_base(folder: Path) -> str | None:
+    """The name of the model of [base], from the metrics of its stage; None: the run has trained it."""
     manifest = Manifest.read(folder)
-    sections = {} if manifest is None or manifest.sections.get("train") else manifest.sections
-    return (sections.get("base") or {}).get("model")
+    metrics = {} if manifest is None else manifest.metrics
+    return metrics.get("model") if "format" in metrics else None
 
 
 def base_fingerprint(model: nn.Module) -> dict[str, str]:
