@@ -166,7 +166,7 @@ def test_every_type_of_weights_is_read_as_in_llama_cpp(name: str, tmp_path: Path
     for file, answer in list(zip([*files, *made.values()], answers, strict=True))[1:]:
         expected, found = output(load_gguf(file)[0], TOKENS), torch.tensor(answer["outputs"])
         difference = ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median()
-        assert difference < 0.05, (file.stem, difference)
+        assert difference < 0.1, (file.stem, difference)
         if file in made.values():
             assert file.stem in GGUFFile(file).types(), file.stem
 

@@ -24,7 +24,7 @@ from groundup.recipe.mixer_config import StateSpaceConfig
 
 def build_attention(config: ModelConfig, layer: int) -> nn.Module:
     """Self-attention of a layer, with full or latent keys and values, or linear."""
-    if config.layer_types[layer] == "linear" and config.gated_delta is not None:
+    if config.gated_delta is not None and config.layer_types[layer] == "linear":  # an encoder may have more layers
         return LinearAttention(config, config.gated_delta, layer)
     if config.latent_attention is not None:
         return LatentAttention(config, config.latent_attention, layer)
