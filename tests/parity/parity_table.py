@@ -28,6 +28,11 @@ GGUF files in float32. *In*: written with the names and permutations of llama.cp
 opened by us, against the transformers model it was made of. *Out*: written by us, opened by transformers where
 it can.
 
+Every architecture that is written as GGUF is also compared with llama.cpp itself, by
+`tests/parity/test_interop_llama_cpp.py`: the same ids, logits within 1e-5 of their norm in float32 (1e-3 under GELU, which
+llama.cpp takes from a table), and exports in float16, bfloat16, Q8_0 and Q4_0, Q4_K and Q6_K of llama.cpp's own quantizer
+within the rounding of activations.
+
 """
 
 
