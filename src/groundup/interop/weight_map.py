@@ -234,8 +234,9 @@ def build_from_tensors(
 
 
 def _check_finite(tensor: Tensor, stored: Tensor, name: str) -> None:
-    """Raises UserError for NaN and infinite weights; a sum shows them in one pass."""
-    if tensor.sum().isfinite() or not (count := int((~tensor.isfinite()).sum())):
+    """Raises UserError for NaN and infinite weights; a sum shows them in one pass, over the smaller of the two."""
+    smaller = stored if stored.element_size() < tensor.element_size() else tensor
+    if smaller.sum().isfinite() or not (count := int((~tensor.isfinite()).sum())):
         return
     if stored.isfinite().all():
         raise UserError(
