@@ -67,8 +67,10 @@ def plan(
     summary = derived.summary()
     if loaded.base is not None:
         from groundup.finetune.finetune_plan import estimate_finetuning
+        from groundup.finetune.preference_plan import estimate_preference
 
         summary["finetuning"] = estimate_finetuning(derived.recipe, machine)
+        summary["preference"] = estimate_preference(derived.recipe, machine)
         summary["stages"] = [
             stage.folder
             for stage in recipe_stages(derived.recipe)
@@ -80,6 +82,8 @@ def plan(
         summary["reinforcement"] = estimate_reinforcement(derived.recipe, machine)
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
     summary["stage_seconds"] = estimate_run_seconds(derived, machine, (summary.get("finetuning") or {}).get("hours"))
+    if summary["stage_seconds"] and (tuning := summary.get("preference")):
+        summary["stage_seconds"]["preference"] = 3600 * tuning["hours"]
     if (rewards := summary.get("reinforcement")) and summary["stage_seconds"] is not None:
         summary["stage_seconds"]["reinforcement"] = rewards["hours"] * 3600
     if deduplication is not None:

@@ -1,15 +1,23 @@
 """What preference tuning will read and cost: before the first stage runs."""
 
+import math
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
+from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
 from groundup.finetune.input_check import are_local
-from groundup.plan.derive import resolved_model_config
+from groundup.interop.base_model import base_model_path, read_base_tokenizer
+from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
+from groundup.plan.hardware import device_spec
+from groundup.plan.parameter_count import count_parameters
+from groundup.plan.preference_defaults import number_of_evals, preference_defaults
 from groundup.plan.stage_support import check_row_length
+from groundup.plan.training_speed import TrainingSpeed
 from groundup.recipe import Recipe
 from groundup.recipe.preference_config import PreferenceConfig
+from groundup.train.micro_batch import DEFAULT_TOKENS
 
 
 def identity(section: PreferenceConfig, machine: Machine) -> dict[str, Any]:
@@ -28,11 +36,64 @@ def check_preference(recipe: Recipe) -> None:
         raise UserError(f"[preference] with an {model.architecture}, expected a decoder", hint="leave [preference] out")
     check_row_length(config.sequence_length, model.context_length)
     if recipe.base is not None:
-        from groundup.finetune.finetune_plan import with_chat_template
-        from groundup.interop.base_model import base_model_path, read_base_tokenizer
-
         with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
     if are_local(config.sources):
         from groundup.finetune.preference_stage import read_items  # torch, which `plan` of other recipes needs not
 
         read_items(config, Machine())
+
+
+SAMPLED_PREFERENCES = 200
+FORWARD = 1 / 3
+"""Of the time of a training step: log-probabilities of the reference, and evaluations."""
+
+
+def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | None:
+    """preferences, tokens, epochs, learning_rate, steps, longest (tokens of an answer with its prompt), memory_bytes, hours.
+
+    None without [base], and for preferences that are not on this machine. Raises UserError for preferences that cannot be
+    read, and if the training does not fit into the memory of budget.hardware.
+    """
+    section, config = recipe.preference, resolved_model_config(recipe)
+    if recipe.base is None or section is None or not are_local(section.sources):
+        return None
+    from groundup.finetune.preference_sets import encode_preferences, responses_of
+    from groundup.finetune.preference_stage import read_items
+
+    items, _ = read_items(section, machine)
+    tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
+    limit = section.sequence_length or config.context_length
+    sample = items[:: max(1, len(items) // SAMPLED_PREFERENCES)]
+    encoded, _ = encode_preferences(sample, tokenizer, limit)
+    if not encoded:
+        raise UserError(f"no preference fits into {limit} tokens", hint="raise preference.sequence_length")
+    lengths = [[len(response.ids) for response in responses_of(each)] for _, each in encoded]
+    mean, longest = sum(map(sum, lengths)) / len(lengths), max(map(max, lengths))
+    held_out = section.validation_fraction * len(items)
+    count = len(items) - held_out
+    knobs = preference_defaults(section.loss, section.method, count_parameters(config).total, count * mean)
+    given = {name: value for name in knobs if (value := getattr(section, name, None)) is not None}
+    knobs |= given
+    rows = max(1, round(knobs["batch_tokens"] / mean))
+    steps = math.ceil(knobs["epochs"] * count / rows)
+    device = device_spec(recipe.budget.hardware)
+    tuning = section.model_copy(update={"lora_rank": knobs["lora_rank"]})
+    kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
+    answers = len(lengths[0]) * max(1, min(rows, DEFAULT_TOKENS[kind] // (len(lengths[0]) * longest)))
+    base = base_model_path(recipe.base)
+    memory = tuning_memory(config, tuning, longest, answers, base).total
+    if memory > MEMORY_FRACTION * device.memory_bytes:
+        raise UserError(
+            f"preference tuning needs {memory / 1e9:.1f} GB, expected at most "
+            f"{MEMORY_FRACTION * device.memory_bytes / 1e9:.1f} GB ({recipe.budget.hardware})",
+            hint="preference.method=lora, a smaller sequence_length or batch_tokens, or another budget.hardware",
+        )
+    speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
+    step = speed.step_seconds(config, round(mean), rows * mean, method=section.method)
+    evaluations = number_of_evals(knobs["epochs"] * count, max(1, round(held_out))) + 2
+    passes = (len(items) if section.loss in ("dpo", "ipo", "kto") else 0) + evaluations * held_out
+    return {
+        "preferences": len(items), "tokens": round(count * mean), "epochs": knobs["epochs"],
+        "learning_rate": knobs["learning_rate"], "steps": steps, "longest": longest, "memory_bytes": memory,
+        "hours": (steps + FORWARD * passes / rows) * step / SECONDS_PER_HOUR,
+    }  # fmt: skip

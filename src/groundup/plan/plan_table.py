@@ -56,6 +56,8 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if cost := summary.get("finetuning"):
         rows.append(("fine-tuning", f"{describe_finetuning(cost)} on one {summary['budget']['hardware']}"))
+    if cost := summary.get("preference"):
+        rows.append(("preferences", f"{describe_preference(cost)} on one {summary['budget']['hardware']}"))
     if cost := summary.get("reinforcement"):
         answers = f"{cost['answers']:,} answers of at most {cost['answer_tokens']:,} tokens"
         resources = f"at most {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
@@ -73,6 +75,14 @@ def describe_finetuning(cost: dict[str, Any]) -> str:
             f"{cost['epochs']:g} passes, {cost['steps']:,} steps in rows of {cost['sequence_length']:,}: "
             f"{format_hours(cost['hours'])} and "
             f"{cost['memory_bytes'] / 1e9:.2f} GB")  # fmt: skip
+
+
+def describe_preference(cost: dict[str, Any]) -> str:
+    """Data, steps, memory and time of preference tuning."""
+    return (
+        f"{cost['preferences']:,}, {_format_count(cost['tokens'])} tokens in one pass, {cost['epochs']:g} passes, "
+        f"{cost['steps']:,} steps: {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
+    )
 
 
 def describe_data(summary: dict[str, Any]) -> str:
