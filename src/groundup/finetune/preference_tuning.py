@@ -150,7 +150,7 @@ def finetune_preferences(
     torch.manual_seed(seed)
     model.to(setup_device(machine))
     METHODS[method](
-        model, tokenizer, knobs["lora_rank"], lora_alpha, lora
+        model, tokenizer.special_ids, knobs["lora_rank"], lora_alpha, lora
     )  # the reference still: adapters start as zero
 
     def log_probs(responses: Sequence[EncodedResponse], name: str) -> Tensor:

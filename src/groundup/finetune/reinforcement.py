@@ -162,7 +162,7 @@ def finetune_reinforcement(
     torch.manual_seed(seed)
     model.to(setup_device(machine))
     before = score(model.eval()) if held_out else None
-    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha, lora)
+    METHODS[method](model, tokenizer.special_ids, knobs["lora_rank"], lora_alpha, lora)
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     reference = ReferenceWeights(model) if options.kl_coefficient else None
     objective = PolicyObjective(options)

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,7 @@ def finetune(
     augment_user_turns: bool = False,
     long_conversations: LongConversations = "cut",
     keep_best_weights: bool = False,
+    new_tokens: Sequence[int] = (),
     merge: bool = True,
     folder: Path | str | None = None,
     machine: Machine | None = None,
@@ -108,6 +109,7 @@ def finetune(
             into pieces, or "drop".
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
             models need the last weights to know their training answers by heart.
+        new_tokens: ids of tokens that were added to the model: LoRA trains their rows, too.
         merge: with LoRA, merge the adapter into the weights at the end.
         folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
     """
@@ -146,7 +148,7 @@ def finetune(
 
     torch.manual_seed(seed)
     model.to(setup_device(machine))
-    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha, lora)
+    METHODS[method](model, {*tokenizer.special_ids, *new_tokens}, knobs["lora_rank"], lora_alpha, lora)
     training, config, validation_start = train_on_batches(
         model, task.objective, batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"],
@@ -202,24 +204,24 @@ def train_on_batches(
 
 
 def _prepare_lora(
-    model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
+    model: nn.Module, token_ids: Iterable[int], rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
 ) -> None:
-    """Freeze the model; add LoRA to its linear layers, and train the embeddings of control tokens."""
-    prepare_lora(model, rank, alpha, options, tokenizer.special_ids)
+    """Freeze the model; add LoRA to its linear layers, and train the embeddings of control tokens and of new ones."""
+    prepare_lora(model, rank, alpha, options, token_ids)
 
 
 def _prepare_full(
-    model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
+    model: nn.Module, token_ids: Iterable[int], rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
 ) -> None:
     model.requires_grad_(True)
 
 
 def _prepare_qlora(
-    model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
+    model: nn.Module, token_ids: Iterable[int], rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
 ) -> None:
     """The same over a base in NF4; layers that are packed already stay as they are."""
     pack_nf4(model)
-    _prepare_lora(model, tokenizer, rank, alpha, options)
+    _prepare_lora(model, token_ids, rank, alpha, options)
 
 
 METHODS: dict[str, Callable[..., None]] = {"lora": _prepare_lora, "qlora": _prepare_qlora, "full": _prepare_full}

@@ -27,6 +27,7 @@ from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.interop.base_model import read_added_tokens
 from groundup.interop.model_loading import is_quantized
 from groundup.model import Decoder, EncoderDecoder, load_model, save_model
 from groundup.plan.finetune_defaults import RECALL_QUESTIONS
@@ -86,7 +87,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(
         model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
-        keep_best_weights=_keeps_best(config, model, len(train)), lora=lora, **settings,
+        keep_best_weights=_keeps_best(config, model, len(train)), lora=lora,
+        new_tokens=read_added_tokens(inputs["base"]), **settings,
     )  # fmt: skip
     stats.add(result.stats)
     train, validation = result.train.conversations, result.validation.conversations

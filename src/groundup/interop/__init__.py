@@ -23,6 +23,7 @@ Files, in reading order:
     model_loading.py       models by path
     adapters/              LoRA and trained tokens: layers, PEFT folders, merging
     model_merging.py       one model from several: means, task arithmetic, TIES
+    added_tokens.py        tokens added to the vocabulary of a model
     base_model.py          the model of [base], and its stage
     family_table.py        what each family can be used for
     stage.py               the export stage

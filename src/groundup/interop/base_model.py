@@ -1,12 +1,17 @@
 """The model of [base]: its configuration, its tokenizer, its identity, and stage 04-base with it in groundup's own format."""
 
+import json
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.data.hash_cache import cached_hashes
+from groundup.interop.added_tokens import add_tokens, extend_vocabulary, extended_config
 from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.families import require_family
 from groundup.interop.huggingface_model import huggingface_model_config, read_config
@@ -21,6 +26,8 @@ from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 TUNING_TABLES = ("finetune", "preference", "reinforcement")
 
+ADDED_TOKENS_FILE = "added_tokens.json"
+"""In 04-base: ids of the tokens of base.add_tokens."""
 IDENTITY_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".pt", ".gguf")
 
 
@@ -31,8 +38,10 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     """
     path = base_model_path(_section(recipe))
     with machine.progress.task("reading the model", total=1, unit="models") as task:
-        model, tokenizer = open_model(path, device="cpu")
+        model, tokenizer, added = open_base(_section(recipe))
         save_model(model, out)
+        if added:
+            (out / ADDED_TOKENS_FILE).write_text(json.dumps(added) + "\n", encoding="utf-8")
         tokenizer.save(out)
         write_card_files(path, out)
         copy_classifier(path, out)
@@ -42,6 +51,22 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
+
+
+def open_base(section: BaseModelConfig, dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer, list[int]]:
+    """The model of [base] on the CPU and its tokenizer, with the tokens of base.add_tokens, and their ids."""
+    model, tokenizer = open_model(base_model_path(section), device="cpu", dtype=dtype)
+    if not section.add_tokens:
+        return model, tokenizer, []
+    num_known = tokenizer.vocab_size
+    ids = add_tokens(tokenizer, section.add_tokens)
+    return extend_vocabulary(model, ids, num_known), tokenizer, ids
+
+
+def read_added_tokens(folder: Path) -> list[int]:
+    """The ids of the tokens that [base] added to the model in `folder`, whose rows are new."""
+    path = folder / ADDED_TOKENS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def describe(config: ModelConfig, path: Path) -> dict[str, Any]:
@@ -58,6 +83,7 @@ def write_tokenizer(recipe: RecipeView, inputs: dict[str, Path], out: Path, mach
     """Stage 02-tokenizer with [base]: the tokenizer of the model. Returns the metrics vocab_size and pretrained."""
     path = base_model_path(_section(recipe))
     tokenizer = read_base_tokenizer(path)
+    add_tokens(tokenizer, _section(recipe).add_tokens)
     tokenizer.save(out)
     return {"vocab_size": tokenizer.vocab_size, "pretrained": _name(path)}
 
@@ -91,6 +117,7 @@ def check_packed_base(recipe: Recipe) -> None:
     is_chat = recipe.finetune is not None and recipe.finetune.task == "generation"
     refused = {
         "[train]": recipe.train is not None,
+        "base.add_tokens": bool(recipe.base.add_tokens),
         f"[{tuning[0]}]" if tuning else "": bool(tuning) and not is_chat,
         "finetune.method = full": is_chat and recipe.finetune is not None and recipe.finetune.method == "full",
         "[quantize]": recipe.quantize is not None and not tuning,
@@ -107,7 +134,13 @@ def check_packed_base(recipe: Recipe) -> None:
 
 def read_base_config(section: BaseModelConfig) -> ModelConfig:
     """The configuration of the model of [base], without its weights. Raises UserError as `open_model` does."""
-    path = base_model_path(section)
+    config = _read_config(path := base_model_path(section))
+    if not section.add_tokens:
+        return config
+    return extended_config(config, add_tokens(read_base_tokenizer(path), section.add_tokens))
+
+
+def _read_config(path: Path) -> ModelConfig:
     if path.suffix == ".gguf":
         from groundup.interop.gguf.gguf_import import read_gguf  # optional dependency
 

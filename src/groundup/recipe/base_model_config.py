@@ -9,3 +9,8 @@ class BaseModelConfig(BaseConfig):
     model: str = knob(
         meaning="model to start from: a Hugging Face folder, a .gguf file, a run, or a stage of one; known by its content"
     )
+    add_tokens: tuple[str, ...] = knob(
+        (),
+        "tokens to add to the vocabulary of a decoder, such as tags; their rows begin as the mean of the others, and [finetune] "
+        "trains them",
+    )

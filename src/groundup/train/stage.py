@@ -12,8 +12,7 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.text_samples import sample_continuations
-from groundup.interop import open_model
-from groundup.interop.base_model import base_model_path
+from groundup.interop.base_model import open_base
 from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import process_group
 from groundup.plan.derive import require_derived
@@ -127,7 +126,7 @@ def _initial_model(recipe: RecipeView, config: ModelConfig) -> nn.Module:
     base: BaseModelConfig | None = getattr(recipe, "base", None)  # declared only in a recipe with [base]
     if base is None:
         return build_model(config)
-    return open_model(base_model_path(base), device="cpu", dtype=torch.float32)[0].train()
+    return open_base(base, torch.float32)[0].train()
 
 
 def _causal_lm_eval(recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> EvalFn:
