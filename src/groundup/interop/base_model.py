@@ -26,7 +26,7 @@ from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 TUNING_TABLES = ("finetune", "preference", "reinforcement")
 
-ADDED_TOKENS_FILE = "added_tokens.json"
+ADDED_TOKENS_FILE = "new_tokens.json"
 """In 04-base: ids of the tokens of base.add_tokens."""
 IDENTITY_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".pt", ".gguf")
 
