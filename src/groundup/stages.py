@@ -126,14 +126,14 @@ FROM_BASE: dict[str, dict[str, Any]] = {
     },
     "tokens": {"section": "data"},
     "base": {
-        "section": "base", "function": "groundup.quantize.base_stage:run", "extra_sections": (), "inputs": (),
+        "section": "base", "function": "groundup.quantize.stage:write_base", "extra_sections": (), "inputs": (),
         "required_sections": (), "distributed": False, "uses_device": False, "check": None, "identity": BASE_IDENTITY,
     },
 }  # fmt: skip
 """What changes in the table for a recipe with [base], by stage."""
 BASE_CHECKS = {"chat": "groundup.finetune.finetune_plan:check_base_chat"}
 """Checks of a recipe with [base], where they differ."""
-BASE_FUNCTIONS = {"scores": "groundup.quantize.base_stage:evaluate"}
+BASE_FUNCTIONS = {"scores": "groundup.quantize.stage:score_base"}
 """Functions that open packed weights, which [base] may name."""
 
 

@@ -17,7 +17,6 @@
     model_loader.py          open and export models at any path
     float_comparison.py      loss, KL divergence and agreement with the float model
     standalone.py            quantization without a recipe
-    base_stage.py            stages 04-base and 05-scores of packed weights in [base]
     stage.py                 stage 09-quantized
 
 Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings, output
