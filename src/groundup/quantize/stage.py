@@ -1,4 +1,4 @@
-"""Stage 09-quantized: quantize the model of the last training stage. Stages 04-base and 05-scores of [base], which may be packed."""
+"""Stage 09-quantized: quantize the model of the last training stage. Stages 04-base and 05-scores with [base]."""
 
 import copy
 import shutil
