@@ -49,6 +49,10 @@ def test_the_plan_knows_steps_memory_and_time(recipe, tmp_path):
     assert 0 < cost["hours"] < 1
     section = recipe.preference
     assert section is not None
+    scoring = section.model_copy(update={"loss": "reward"})
+    chained = parse_recipe({"name": "p", "base": {"model": str(tmp_path / "model")}, "export": {}})
+    with pytest.raises(UserError, match=r"\[export\] after preference.loss = reward"):
+        check_preference(derived.model_copy(update={"preference": scoring, "export": chained.export}))
     too_much = derived.model_copy(update={"preference": section.model_copy(update={"sequence_length": 3})})
     with pytest.raises(UserError, match="no preference fits into 3 tokens"):
         estimate_preference(too_much, Machine())

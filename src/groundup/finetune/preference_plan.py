@@ -34,6 +34,12 @@ def check_preference(recipe: Recipe) -> None:
     assert config is not None
     if model.architecture != "decoder":
         raise UserError(f"[preference] with an {model.architecture}, expected a decoder", hint="leave [preference] out")
+    later = [name for name in ("reinforcement", "quantize", "export") if getattr(recipe, name) is not None]
+    if config.loss == "reward" and later:
+        raise UserError(
+            f"[{later[0]}] after preference.loss = reward, which makes a model that scores answers and writes none",
+            hint=f"leave [{later[0]}] out, or set another preference.loss",
+        )
     check_row_length(config.sequence_length, model.context_length)
     if recipe.base is not None:
         with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
