@@ -7,7 +7,7 @@ import torch
 
 from groundup.finetune import finetune
 from groundup.finetune.lora import apply_lora
-from groundup.finetune.stage import load_base
+from groundup.finetune.trainable_base import load_base
 from groundup.interop.adapters import load_adapter, save_adapter
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens

@@ -55,5 +55,5 @@ def test_items_that_are_no_conversation_are_refused(make_decoder, byte_tokenizer
 
 
 def test_an_unknown_method_is_refused(make_decoder, byte_tokenizer):
-    with pytest.raises(ValueError, match="method 'dora': expected lora or full"):
+    with pytest.raises(ValueError, match="method 'dora': expected lora or qlora or full"):
         finetune(make_decoder(), byte_tokenizer, CHAT, method="dora")

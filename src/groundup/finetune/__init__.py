@@ -18,6 +18,7 @@
     finetune_task.py            which of the two a model learns
     finetune_plan.py            cost and checks of fine-tuning [base], before anything runs
     lora.py                     low-rank adapters
+    trainable_base.py           the base model of a stage, in the dtype that the method trains
     sft.py                      supervised fine-tuning: `finetune`
     preference_losses.py        DPO, IPO, KTO, ORPO, SimPO and the loss of reward models: equations
     response_log_probs.py       log-probabilities of the response tokens of a batch, for losses on whole responses

@@ -18,7 +18,7 @@ from groundup.finetune.preference_data import LabelledAnswer, Preference, read_l
 from groundup.finetune.preference_tuning import PreferenceResult, finetune_preferences
 from groundup.finetune.read_stats import DROP_REASONS, ReadStats
 from groundup.finetune.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
-from groundup.finetune.stage import load_base
+from groundup.finetune.trainable_base import load_base
 from groundup.generate.reward_model import save_reward_head
 from groundup.interop.adapters import merge_lora, save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens

@@ -32,7 +32,7 @@ from groundup.finetune.rewards import (
     short_enough,
     unit_tests,
 )
-from groundup.finetune.stage import load_base
+from groundup.finetune.trainable_base import load_base
 from groundup.interop.adapters import merge_lora, save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens

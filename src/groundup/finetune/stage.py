@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from groundup.artifacts.jsonl_file import write_jsonl
@@ -22,17 +21,15 @@ from groundup.finetune.lora import lora_options
 from groundup.finetune.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.sft import finetune
 from groundup.finetune.template_messages import template_notice
+from groundup.finetune.trainable_base import load_base
 from groundup.finetune.translation import score_translations
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.interop.base_model import read_added_tokens
-from groundup.interop.model_loading import is_quantized
-from groundup.model import Decoder, EncoderDecoder, load_model, save_model
+from groundup.model import Decoder, EncoderDecoder, save_model
 from groundup.plan.finetune_defaults import RECALL_QUESTIONS
-from groundup.quantize.model_loader import load_quantized_model
-from groundup.quantize.nf4_linear import load_nf4_model
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -135,16 +132,6 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "ordinary_text": None if before is None else {"before": before, "after": after},
         "speed": result.training.speed,
     }
-
-
-def load_base(folder: Path, method: str, device: torch.device) -> nn.Module:
-    """The base model as `method` trains it; for qlora in NF4, unless it is packed already."""
-    if is_quantized(folder):
-        return load_quantized_model(folder, device)[0]
-    if method == "qlora":
-        return load_nf4_model(folder, device)
-    dtype = "float32" if method == "full" else None  # updates of all weights are too small for bfloat16
-    return load_model(folder, device, dtype, verify=False)
 
 
 def _keeps_best(config: FinetuneConfig, model: nn.Module, conversations: int) -> bool:
