@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,14 +11,17 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.cli import app
 from groundup.finetune.lora import LoRAOptions, prepare_lora
+from groundup.interop import base_model
 from groundup.interop.adapters import adapter_disabled, lora_layers, save_adapter, with_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.model import Decoder, load_model, save_model
 from groundup.quantize import export_model, open_model, quantize_folder
 from groundup.recipe import ModelConfig
+from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.serve import create_app
 from groundup.tokenizer.chat_template import PLAIN
 from groundup.tokenizer.tokenizer_training import train_bpe
@@ -174,3 +178,15 @@ def test_a_base_with_a_chat_template_has_learnt_its_control_tokens(tmp_path):
     assert not has_trained_tokens(folder, tokenizer)
     Manifest("chat", 1, "x").write(folder)
     assert has_trained_tokens(folder, tokenizer)
+
+
+def test_an_adapter_as_the_base_of_a_recipe(folders, logits, tmp_path):
+    section = BaseModelConfig(model=str(folders / "red"))
+    recipe, machine = SimpleNamespace(base=section), Machine(device="cpu", threads=1, cache_dir=tmp_path / "cache")
+    metrics = base_model.run(recipe, {}, tmp_path / "04-base", machine)
+    close(logits_of(load_model(tmp_path / "04-base")), logits["red"])
+    assert metrics["model"] == "red"
+    files = base_model.identity(section, machine)
+    assert {"model.safetensors", "adapter/adapter_model.safetensors"} <= files.keys()
+    base = base_model.identity(BaseModelConfig(model=str(folders / "base")), machine)
+    assert base == {name: hashed for name, hashed in files.items() if not name.startswith("adapter/")}

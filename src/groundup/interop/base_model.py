@@ -11,6 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.data.hash_cache import cached_hashes
+from groundup.interop.adapters import adapter_tokenizer, split_adapter
 from groundup.interop.added_tokens import add_tokens, extend_vocabulary, extended_config
 from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.families import require_family
@@ -36,7 +37,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     Returns the metrics: parameters, parameters_by_part, model (name of its folder or file), format, dtype, context_length.
     """
-    path = base_model_path(_section(recipe))
+    path, adapter = base_model_path(_section(recipe)), base_adapter(_section(recipe))
     with machine.progress.task("reading the model", total=1, unit="models") as task:
         model, tokenizer, added = open_base(_section(recipe))
         save_model(model, out)
@@ -47,15 +48,20 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         copy_classifier(path, out)
         task.advance()
     config: ModelConfig = model.config  # type: ignore[assignment]
-    return describe(config, path) | {
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-    }
+    adapted = {} if adapter is None else {"model": _name(adapter), "format": f"adapter of a {_format(path)}"}
+    return (
+        describe(config, path)
+        | adapted
+        | {
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        }
+    )
 
 
 def open_base(section: BaseModelConfig, dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer, list[int]]:
     """The model of [base] on the CPU and its tokenizer, with the tokens of base.add_tokens, and their ids."""
-    model, tokenizer = open_model(base_model_path(section), device="cpu", dtype=dtype)
+    model, tokenizer = open_model(base_model_path(section), device="cpu", dtype=dtype, adapter=base_adapter(section))
     if not section.add_tokens:
         return model, tokenizer, []
     num_known = tokenizer.vocab_size
@@ -83,6 +89,8 @@ def write_tokenizer(recipe: RecipeView, inputs: dict[str, Path], out: Path, mach
     """Stage 02-tokenizer with [base]: the tokenizer of the model. Returns the metrics vocab_size and pretrained."""
     path = base_model_path(_section(recipe))
     tokenizer = read_base_tokenizer(path)
+    if (adapter := base_adapter(_section(recipe))) is not None:
+        tokenizer = adapter_tokenizer(adapter, tokenizer)
     add_tokens(tokenizer, _section(recipe).add_tokens)
     tokenizer.save(out)
     return {"vocab_size": tokenizer.vocab_size, "pretrained": _name(path)}
@@ -90,20 +98,30 @@ def write_tokenizer(recipe: RecipeView, inputs: dict[str, Path], out: Path, mach
 
 def identity(section: BaseModelConfig, machine: Machine) -> dict[str, Any]:
     """SHA-256 by name of the files that define the model. Raises UserError if there is no model at base.model."""
-    path = base_model_path(section)
-    if path.is_file():
-        return {"model.gguf": cached_hashes([path], machine)[0]}
-    files = sorted(file for file in path.rglob("*") if _defines_model(file, path))
-    names = [file.relative_to(path).as_posix() for file in files]
-    return dict(zip(names, cached_hashes(files, machine), strict=True))
+    path, adapter = base_model_path(section), base_adapter(section)
+    named = {"model.gguf": path} if path.is_file() else _defining_files(path)
+    if adapter is not None:
+        named |= {f"adapter/{name}": file for name, file in _defining_files(adapter).items()}
+    return dict(zip(named, cached_hashes(list(named.values()), machine), strict=True))
 
 
 def base_model_path(section: BaseModelConfig) -> Path:
-    """The model folder or file that base.model names. Raises UserError if there is none."""
+    """The model folder or file that base.model names; of an adapter, that of its base. Raises UserError if there is none."""
     try:
-        return resolve_model_path(Path(section.model).expanduser())
+        path, adapter = split_adapter(Path(section.model).expanduser(), None)
+        path = resolve_model_path(path)
+        if adapter is not None and is_quantized(path):
+            raise UserError(
+                f"{adapter}: an adapter over packed weights", hint="groundup export MODEL --adapter DIR first"
+            )
+        return path
     except UserError as error:
         raise UserError(f"base.model: {error.message}", hint=error.hint) from None
+
+
+def base_adapter(section: BaseModelConfig) -> Path | None:
+    """The adapter that base.model names, which is merged into its base; None: it names a model."""
+    return split_adapter(Path(section.model).expanduser(), None)[1]
 
 
 def check_packed_base(recipe: Recipe) -> None:
@@ -177,6 +195,11 @@ def _format(path: Path) -> str:
     if path.is_file():
         return "GGUF file"
     return "groundup folder" if (path / NATIVE_CONFIG).is_file() else "Hugging Face folder"
+
+
+def _defining_files(folder: Path) -> dict[str, Path]:
+    files = sorted(file for file in folder.rglob("*") if _defines_model(file, folder))
+    return {file.relative_to(folder).as_posix(): file for file in files}
 
 
 def _defines_model(file: Path, folder: Path) -> bool:

@@ -7,7 +7,8 @@ class BaseModelConfig(BaseConfig):
     """[base]: a model that takes the place of pretraining; with [train], its weights are trained further."""
 
     model: str = knob(
-        meaning="model to start from: a Hugging Face folder, a .gguf file, a run, or a stage of one; known by its content"
+        meaning="model to start from: a Hugging Face folder, a .gguf file, a run, a stage of one, or an adapter folder; known by "
+        "its content"
     )
     add_tokens: tuple[str, ...] = knob(
         (),
