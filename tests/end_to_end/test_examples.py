@@ -7,7 +7,9 @@ from types import ModuleType
 import pytest
 
 import groundup
+from groundup.finetune.reinforcement_plan import check_reinforcement
 from groundup.interop import load_huggingface
+from groundup.stage_runs import derive_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +44,14 @@ def test_quantize_and_export(tmp_path: Path):
     exported = load_huggingface(tmp_path / "out" / "huggingface")
     assert groundup.bits_per_byte(exported, tokenizer, text[2000:4000]) == pytest.approx(after, rel=1e-3)
     assert list((tmp_path / "out" / "gguf").glob("*.gguf"))
+
+
+def test_rewards_on_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    load_example("rewards_on_sums").main()
+    check_reinforcement(derive_recipe(groundup.load_recipe("sums.toml")).recipe)
+    assert (
+        len(Path("taught.jsonl").read_text().splitlines())
+        == len(Path("problems.jsonl").read_text().splitlines())
+        == 500
+    )

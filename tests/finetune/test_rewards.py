@@ -1,6 +1,8 @@
 """Rewards: answers that are right in another notation, answers that are not, and programs that try to cheat."""
 
+import doctest
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +92,13 @@ def test_problem_of_messages_and_of_question_and_answer():
     problem = problem_of({"question": "2 + 3?", "answer": 5, "tests": "x"}, "Be short.")
     assert [each["role"] for each in problem.messages] == ["system", "user"]
     assert (problem.prompt, problem.answer, problem.fields) == ("2 + 3?", "5", {"tests": "x"})
+
+
+def test_book_page():
+    page = Path(__file__).parents[2] / "book" / "rewards.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted >= 5
+    assert result.failed == 0
 
 
 @linux
