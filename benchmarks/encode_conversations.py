@@ -28,7 +28,7 @@ from functools import partial
 from groundup.artifacts.machine import Machine
 from groundup.finetune import ChatBatches, read_conversations
 from groundup.finetune.chat_batches import encode_conversation
-from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
 from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.tokenizer import Tokenizer

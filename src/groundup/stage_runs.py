@@ -168,7 +168,7 @@ def _share_kept(config: FinetuneConfig) -> float:
 
     Catalogues are 1, too: their size is that of the translated messages.
     """
-    from groundup.finetune.input_check import count_inputs
+    from groundup.finetune.training_data.input_check import count_inputs
 
     stats = None if any(source.kind == "gettext" for source in config.conversations) else count_inputs(config)
     return stats.kept / stats.read if stats else 1.0

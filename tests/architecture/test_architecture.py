@@ -11,7 +11,7 @@ import pytest
 from groundup.cli.extras import EXTRAS
 from groundup.plan import derive
 from groundup.recipe import Recipe, load_recipe
-from groundup.stages import MODEL_STAGES, STAGES
+from groundup.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "groundup"
@@ -66,6 +66,8 @@ def test_library_needs_no_optional_package():
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_plans(path):
     recipe = load_recipe(path)
+    if recipe.base is not None:  # the model of the reader's own
+        return
     summary = derive(recipe).summary()
     assert summary["name"] == path.stem
     assert recipe.train is None or summary["hours"] > 0
@@ -77,8 +79,8 @@ def test_stage_table():
     assert [stage.folder for stage in STAGES] == sorted(stage.folder for stage in STAGES)
     names = [stage.name for stage in STAGES]
     for index, stage in enumerate(STAGES):
-        assert stage.folder[2:] == f"-{stage.name}"
-        assert set(stage.inputs) <= {*names[:index], *MODEL_STAGES}, "a stage reads only earlier stages"
+        assert stage.folder == f"{index + 1:02d}-{stage.name}"
+        assert set(stage.inputs) <= set(names[:index]), "a stage reads only earlier stages"
         for reference in filter(None, (stage.function, stage.identity)):
             module, _, function = reference.partition(":")
             tree = TREES[SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py")]

@@ -15,7 +15,7 @@ from groundup.cli import init_command
 from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
-from groundup.finetune.conversations import read_conversations
+from groundup.finetune.training_data.conversations import read_conversations
 from groundup.plan import derive
 from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, RecipeData, recipe_toml, vocabulary_size
 from groundup.plan.stage_support import check_stages

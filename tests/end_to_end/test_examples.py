@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 import groundup
-from groundup.finetune.reinforcement_plan import check_reinforcement
+from groundup.finetune.reinforcement.reinforcement_plan import check_reinforcement
 from groundup.interop import load_huggingface
 from groundup.stage_runs import derive_recipe
 

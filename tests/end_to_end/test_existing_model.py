@@ -19,8 +19,8 @@ from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli import app, init_command
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.chat_batches import encode_conversation
-from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.finetune_plan import with_chat_template
+from groundup.finetune.training_data.conversation_store import TrainingConversation
 from groundup.interop import open_model
 from groundup.recipe import Recipe, parse_recipe
 from groundup.report.html_report import render_html

@@ -9,7 +9,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers
 
 from groundup.data.conversation_shapes import in_turn
-from groundup.finetune.conversation_store import TrainingConversation
+from groundup.finetune.training_data.conversation_store import TrainingConversation
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.recipe.finetune_config import ConversationSourceConfig

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from groundup.artifacts.errors import UserError
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.chat_batches import ChatBatches, encode_conversation, pack_first_fit
-from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.encoded_conversations import EncodedConversation
+from groundup.finetune.training_data.conversation_store import TrainingConversation
 from groundup.train.objectives import IGNORE_INDEX
 
 

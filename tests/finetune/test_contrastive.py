@@ -17,7 +17,7 @@ from groundup.finetune.contrastive import (
     contrastive_loss,
     info_nce,
 )
-from groundup.finetune.passage_pairs import PassagePairs
+from groundup.finetune.training_data.passage_pairs import PassagePairs
 from groundup.generate import embed_texts
 from groundup.interop import export, open_model
 from groundup.model import build_model, save_model

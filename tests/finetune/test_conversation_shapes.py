@@ -17,8 +17,8 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.data.conversation_shapes import in_turn
-from groundup.finetune.conversations import read_conversations
-from groundup.finetune.read_stats import CHANGES, DROP_REASONS
+from groundup.finetune.training_data.conversations import read_conversations
+from groundup.finetune.training_data.read_stats import CHANGES, DROP_REASONS
 from groundup.recipe.finetune_config import ConversationSourceConfig
 
 HELLO = in_turn(["Hello", "Hi"])

@@ -13,11 +13,11 @@ from groundup.data.conversation_shapes import in_turn
 from groundup.data.held_out_conversations import opening_turn
 from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.chat_batches import augmented_turns, strip_final_punctuation
-from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
-from groundup.finetune.conversations import identity, read_conversations, split_conversations
-from groundup.finetune.dialogue_files import ENTRY_PARSERS, MESSAGES_OF_ENTRIES
-from groundup.finetune.read_stats import DROP_REASONS
-from groundup.finetune.turn_checks import merge_doubled
+from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.training_data.conversations import identity, read_conversations, split_conversations
+from groundup.finetune.training_data.dialogue_files import ENTRY_PARSERS, MESSAGES_OF_ENTRIES
+from groundup.finetune.training_data.read_stats import DROP_REASONS
+from groundup.finetune.training_data.turn_checks import merge_doubled
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 GREETINGS = """

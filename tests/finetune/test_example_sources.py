@@ -6,7 +6,7 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.example_sources import Example, read_examples, split_examples
+from groundup.finetune.training_data.example_sources import Example, read_examples, split_examples
 from groundup.recipe.finetune_config import ExampleSourceConfig, FinetuneConfig
 
 

@@ -7,9 +7,9 @@ from groundup.artifacts.machine import Machine
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune import finetune
 from groundup.finetune.chat_batches import encode_conversation
-from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
 from groundup.finetune.encoded_conversations import EncodedConversation, EncodedStore
-from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
 from groundup.tokenizer.chat_template import CHATML
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.finetune.answer_advantages import group_advantages
-from groundup.finetune.policy_gradient import clipped_gain, policy_loss, reference_kl
+from groundup.finetune.reinforcement.answer_advantages import group_advantages
+from groundup.finetune.reinforcement.policy_gradient import clipped_gain, policy_loss, reference_kl
 
 REWARDS = [[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0], [0.25, 0.0, 2.0, -1.0]]
 

@@ -4,7 +4,7 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.preference_data import read_labelled_answers, read_preferences
+from groundup.finetune.training_data.preference_data import read_labelled_answers, read_preferences
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from groundup.finetune.preference_losses import (
+from groundup.finetune.preference.preference_losses import (
     dpo_loss,
     ipo_loss,
     kto_loss,

@@ -10,8 +10,8 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import PROGRESS_KINDS
-from groundup.finetune import answer_samples
-from groundup.finetune.preference_plan import check_preference, estimate_preference
+from groundup.finetune.preference import answer_samples
+from groundup.finetune.preference.preference_plan import check_preference, estimate_preference
 from groundup.interop import open_model
 from groundup.interop.model_loading import resolve_model_path
 from groundup.model import save_model

@@ -9,9 +9,9 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.logprobs import response_logprobs
-from groundup.finetune.reinforcement import finetune_reinforcement
-from groundup.finetune.rollout_batches import without_idle_rows
-from groundup.finetune.rollouts import sample_groups
+from groundup.finetune.reinforcement.reinforcement import finetune_reinforcement
+from groundup.finetune.reinforcement.rollout_batches import without_idle_rows
+from groundup.finetune.reinforcement.rollouts import sample_groups
 from groundup.generate import BatchingEngine, Request
 from groundup.model import Encoder
 from groundup.recipe import ModelConfig
@@ -55,7 +55,7 @@ def test_resumed_run_is_the_same(make_decoder, byte_tokenizer, tmp_path, monkeyp
     whole = make_decoder()
     straight = train(whole, byte_tokenizer, tmp_path / "whole", **knobs)
 
-    from groundup.finetune import rollout_batches
+    from groundup.finetune.reinforcement import rollout_batches
 
     calls = 0
     original = rollout_batches.RolloutBatches.batch

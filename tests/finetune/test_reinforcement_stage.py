@@ -6,9 +6,9 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.reinforcement_cost import estimate_reinforcement
-from groundup.finetune.reinforcement_plan import check_reinforcement, identity
-from groundup.finetune.reinforcement_stage import run
+from groundup.finetune.reinforcement.reinforcement_cost import estimate_reinforcement
+from groundup.finetune.reinforcement.reinforcement_plan import check_reinforcement, identity
+from groundup.finetune.reinforcement.stage import run
 from groundup.model import load_model, save_model
 from groundup.recipe import RecipeView, parse_recipe
 from groundup.stage_runs import derive_recipe

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.code_sandbox import passes_tests
-from groundup.finetune.problems import problem_of
-from groundup.finetune.rewards import (
+from groundup.finetune.reinforcement.code_sandbox import passes_tests
+from groundup.finetune.reinforcement.rewards import (
     Problem,
     WeightedReward,
     compile_pattern,
@@ -21,6 +20,7 @@ from groundup.finetune.rewards import (
     short_enough,
     unit_tests,
 )
+from groundup.finetune.training_data.problems import problem_of
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 

@@ -14,10 +14,10 @@ from groundup.data.held_out_conversations import HELD_OUT
 from groundup.data.inputs import InputFile
 from groundup.data.readers.gettext import parse_gettext
 from groundup.data.readers.reader_options import ReaderOptions
-from groundup.finetune.conversations import read_conversations, split_conversations
 from groundup.finetune.encoded_conversations import EncodedConversation
 from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, greedy_answers, task_for_model
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_length
+from groundup.finetune.training_data.conversations import read_conversations, split_conversations
 from groundup.model import build_model
 from groundup.plan import derive
 from groundup.plan.finetune_defaults import finetuning_defaults

@@ -6,9 +6,9 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.chat_batches import encode_conversation
-from groundup.finetune.conversation_store import TrainingConversation
-from groundup.finetune.read_stats import ReadStats, RecordDropped
 from groundup.finetune.template_messages import check_template, template_messages, template_notice
+from groundup.finetune.training_data.conversation_store import TrainingConversation
+from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
 from groundup.finetune.training_set import encode_training_set
 from groundup.tokenizer import Tokenizer
 

@@ -26,8 +26,8 @@ from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.evaluate.tasks import run_task
-from groundup.finetune.conversations import read_conversations
 from groundup.finetune.lora import apply_lora
+from groundup.finetune.training_data.conversations import read_conversations
 from groundup.interop.adapters import load_adapter, save_adapter
 from groundup.interop.families import FAMILIES
 from groundup.interop.gguf import export_gguf, load_gguf

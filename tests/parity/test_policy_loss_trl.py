@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import torch
 
-from groundup.finetune.policy_gradient import policy_loss
+from groundup.finetune.reinforcement.policy_gradient import policy_loss
 
 pytestmark = pytest.mark.interop
 

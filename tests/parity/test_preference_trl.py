@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from groundup.artifacts.machine import Machine
-from groundup.finetune.preference_batches import EncodedResponse, LabelledBatches, PairBatches, ResponsePair
-from groundup.finetune.preference_losses import PreferenceLossName
-from groundup.finetune.preference_objective import PreferenceLoss
-from groundup.finetune.reference_log_probs import reference_log_probs
+from groundup.finetune.preference.preference_batches import EncodedResponse, LabelledBatches, PairBatches, ResponsePair
+from groundup.finetune.preference.preference_losses import PreferenceLossName
+from groundup.finetune.preference.preference_objective import PreferenceLoss
+from groundup.finetune.preference.reference_log_probs import reference_log_probs
 from groundup.interop import export_huggingface
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig

@@ -72,7 +72,7 @@ def init(
     Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
     """
     from groundup.artifacts.machine import Machine
-    from groundup.finetune.input_check import count_inputs
+    from groundup.finetune.training_data.input_check import count_inputs
     from groundup.plan import init_recipe
     from groundup.plan.init_model_recipe import MODEL_GOALS
     from groundup.plan.plan_table import describe_data, describe_time

@@ -67,7 +67,7 @@ def plan(
     summary = derived.summary()
     if loaded.base is not None:
         from groundup.finetune.finetune_plan import estimate_finetuning
-        from groundup.finetune.preference_plan import estimate_preference
+        from groundup.finetune.preference.preference_plan import estimate_preference
 
         summary["finetuning"] = estimate_finetuning(derived.recipe, machine)
         summary["preference"] = estimate_preference(derived.recipe, machine)
@@ -77,7 +77,7 @@ def plan(
             if getattr(derived.recipe, stage.section) is not None
         ]
     if loaded.reinforcement is not None:
-        from groundup.finetune.reinforcement_cost import estimate_reinforcement
+        from groundup.finetune.reinforcement.reinforcement_cost import estimate_reinforcement
 
         summary["reinforcement"] = estimate_reinforcement(derived.recipe, machine)
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)

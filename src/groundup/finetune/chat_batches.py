@@ -14,9 +14,9 @@ from torch import Tensor
 from groundup.artifacts.errors import UserError
 from groundup.data.conversation_shapes import Messages
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.encoded_conversations import EncodedConversation, Variant
 from groundup.finetune.template_messages import check_template, template_messages
+from groundup.finetune.training_data.conversation_store import TrainingConversation
 from groundup.model.loss import IGNORE_INDEX
 from groundup.tokenizer import Tokenizer
 from groundup.train.sequence_order import feistel_permutation

@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.finetune.unnamed_file import UnnamedFile
+from groundup.finetune.training_data.unnamed_file import UnnamedFile
 
 Variant = tuple[NDArray[np.integer], NDArray[np.uint8]]
 """Token ids, and a mask that is 1 at those with a loss."""

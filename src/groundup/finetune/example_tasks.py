@@ -23,11 +23,11 @@ from groundup.finetune.contrastive import (
     choose_token_weights,
     contrastive_objective,
 )
-from groundup.finetune.example_sources import Example, read_examples, split_examples
 from groundup.finetune.finetune_task import FinetuneBatches
 from groundup.finetune.lora import LoRAOptions, lora_options, prepare_lora
-from groundup.finetune.passage_pairs import PassagePairs
 from groundup.finetune.sft import DEFAULT_LORA, train_on_batches
+from groundup.finetune.training_data.example_sources import Example, read_examples, split_examples
+from groundup.finetune.training_data.passage_pairs import PassagePairs
 from groundup.generate.text_classification import TextClassifier
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.classifier_files import read_classifier, write_classifier

@@ -10,11 +10,11 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.chat_batches import encode_conversation
-from groundup.finetune.conversation_store import TrainingConversation
-from groundup.finetune.conversations import read_conversations
-from groundup.finetune.input_check import are_local
-from groundup.finetune.read_stats import ReadStats
 from groundup.finetune.template_messages import check_template
+from groundup.finetune.training_data.conversation_store import TrainingConversation
+from groundup.finetune.training_data.conversations import read_conversations
+from groundup.finetune.training_data.input_check import are_local
+from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.interop.model_loading import is_quantized

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Literal
 
 from groundup.data.chat_message import Message
-from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.encoded_conversations import EncodedConversation
-from groundup.finetune.read_stats import RecordDropped
+from groundup.finetune.training_data.conversation_store import TrainingConversation
+from groundup.finetune.training_data.read_stats import RecordDropped
 
 LongConversations = Literal["drop", "cut", "split"]
 Encode = Callable[[TrainingConversation], EncodedConversation]

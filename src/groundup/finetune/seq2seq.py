@@ -10,9 +10,9 @@ from torch import Tensor
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.chat_batches import batches_by_length, grouped_steps, repeat_by_weight, shuffled_rows
-from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.encoded_conversations import EncodedConversation
-from groundup.finetune.read_stats import RecordDropped
+from groundup.finetune.training_data.conversation_store import TrainingConversation
+from groundup.finetune.training_data.read_stats import RecordDropped
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import seq2seq_batch
 

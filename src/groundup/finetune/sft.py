@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from groundup.artifacts.machine import Machine
-from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.finetune_task import FinetuneBatches, task_for_model
 from groundup.finetune.long_conversations import LongConversations
 from groundup.finetune.lora import LoRAOptions, prepare_lora
-from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.training_data.conversation_store import TrainingConversation
+from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import TrainingSet, encode_training_set
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens

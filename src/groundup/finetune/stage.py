@@ -12,16 +12,16 @@ from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.validation_documents import sample_validation_documents
-from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
-from groundup.finetune.conversations import read_conversations, split_conversations
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import lora_options
-from groundup.finetune.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.sft import finetune
 from groundup.finetune.template_messages import template_notice
 from groundup.finetune.trainable_base import load_base
+from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.training_data.conversations import read_conversations, split_conversations
+from groundup.finetune.training_data.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.translation import score_translations
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens

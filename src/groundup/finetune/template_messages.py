@@ -12,7 +12,7 @@ from typing import Any, Literal
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import shorten
 from groundup.data.conversation_shapes import Messages
-from groundup.finetune.read_stats import RecordDropped
+from groundup.finetune.training_data.read_stats import RecordDropped
 from groundup.tokenizer import Tokenizer
 
 CallForm = Literal["object", "text", "left out"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.data.conversation_shapes import turns
-from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
-from groundup.finetune.conversations import conversation_of
 from groundup.finetune.encoded_conversations import EncodedConversation, EncodedStore
 from groundup.finetune.long_conversations import Length, LongConversations, fit_conversation
-from groundup.finetune.read_stats import DROP_REASONS, ReadStats, RecordDropped
+from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.training_data.conversations import conversation_of
+from groundup.finetune.training_data.read_stats import DROP_REASONS, ReadStats, RecordDropped
 
 MESSAGES = 'a list of {"role", "content"} messages'
 

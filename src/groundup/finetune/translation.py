@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.artifacts.progress import Progress
 from groundup.evaluate.translation_scores import translation_scores
-from groundup.finetune.conversations import TrainingConversation
+from groundup.finetune.training_data.conversations import TrainingConversation
 from groundup.generate import beam_search_text
 from groundup.model import EncoderDecoder
 from groundup.plan.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS

@@ -20,7 +20,7 @@ from groundup.model.token_weights import load_token_weights
 from groundup.stages import MODEL_STAGES, STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
-MODEL_FOLDERS = tuple(STAGE_FOLDERS[name] for name in reversed(MODEL_STAGES) if name in STAGE_FOLDERS)
+MODEL_FOLDERS = tuple(STAGE_FOLDERS[name] for name in reversed(MODEL_STAGES))
 """Folders of a run with a model, the last stage first."""
 
 QUANTIZATION_FILE = "quantization.json"

@@ -125,7 +125,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             counts = (label != IGNORE_INDEX).float() / predicted
             product = products[: len(rows)]
             torch.mm(rows, matrix.T, out=product)
-            if update is not None:
+            if update is not None and row_indices is not None:
                 product.index_add_(1, row_indices, rows @ update.T)
             if offset is not None:
                 product += offset
@@ -138,7 +138,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden[begin : begin + chunk_size] = product @ matrix
             if grad_weight is not None:
                 grad_weight += product.T @ rows
-            if update is not None:
+            if update is not None and row_indices is not None:
                 part = product[:, row_indices]
                 if grad_hidden is not None:
                     grad_hidden[begin : begin + chunk_size] += part @ update

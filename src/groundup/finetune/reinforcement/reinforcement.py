@@ -17,12 +17,17 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.lora import LoRAOptions
-from groundup.finetune.problems import problem_of
-from groundup.finetune.read_stats import DROP_REASONS, RecordDropped
-from groundup.finetune.rewards import Problem, RewardFunction, WeightedReward, exact_answer
-from groundup.finetune.rollout_batches import PolicyObjective, ReferenceWeights, RolloutBatches, RolloutSettings
-from groundup.finetune.rollouts import answer_text
+from groundup.finetune.reinforcement.rewards import Problem, RewardFunction, WeightedReward, exact_answer
+from groundup.finetune.reinforcement.rollout_batches import (
+    PolicyObjective,
+    ReferenceWeights,
+    RolloutBatches,
+    RolloutSettings,
+)
+from groundup.finetune.reinforcement.rollouts import answer_text
 from groundup.finetune.sft import DEFAULT_LORA, METHODS, NUM_EVALS, PATIENCE, WARMUP_FRACTION
+from groundup.finetune.training_data.problems import problem_of
+from groundup.finetune.training_data.read_stats import DROP_REASONS, RecordDropped
 from groundup.generate import GREEDY, generate_many
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens

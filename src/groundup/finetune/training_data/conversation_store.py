@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from groundup.data.conversation_shapes import Messages
-from groundup.finetune.unnamed_file import UnnamedFile
+from groundup.finetune.training_data.unnamed_file import UnnamedFile
 
 
 @dataclass(frozen=True)

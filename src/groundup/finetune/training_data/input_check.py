@@ -10,7 +10,7 @@ from groundup.recipe import Recipe
 from groundup.recipe.finetune_config import FinetuneConfig, FinetuneSourceConfig
 
 if TYPE_CHECKING:
-    from groundup.finetune.read_stats import ReadStats
+    from groundup.finetune.training_data.read_stats import ReadStats
 
 
 def check_chat_stage(recipe: Recipe) -> None:
@@ -28,8 +28,10 @@ def count_inputs(config: FinetuneConfig) -> "ReadStats | None":
     sources = [*config.conversations, *config.examples]
     if not sources or not are_local(sources):
         return None
-    from groundup.finetune.conversations import read_conversations  # numpy, which `plan` of other recipes needs not
-    from groundup.finetune.example_sources import read_examples
+    from groundup.finetune.training_data.conversations import (
+        read_conversations,  # numpy, which `plan` of other recipes needs not
+    )
+    from groundup.finetune.training_data.example_sources import read_examples
 
     if config.task == "generation":
         return read_conversations(config.conversations, Machine(), config.doubled_roles)[1]

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.lora import LoRAOptions
-from groundup.finetune.preference_batches import EncodedResponse, LabelledBatches, PairBatches
-from groundup.finetune.preference_data import LabelledAnswer, Preference
-from groundup.finetune.preference_losses import PreferenceLossName
-from groundup.finetune.preference_objective import PreferenceLoss
-from groundup.finetune.preference_scores import PreferenceScores, opponent_rows, score_preferences
-from groundup.finetune.preference_sets import (
+from groundup.finetune.preference.preference_batches import EncodedResponse, LabelledBatches, PairBatches
+from groundup.finetune.preference.preference_losses import PreferenceLossName
+from groundup.finetune.preference.preference_objective import PreferenceLoss
+from groundup.finetune.preference.preference_scores import PreferenceScores, opponent_rows, score_preferences
+from groundup.finetune.preference.preference_sets import (
     EncodedItem,
     encode_preferences,
     make_labelled_batches,
@@ -24,9 +23,10 @@ from groundup.finetune.preference_sets import (
     parse_preference,
     responses_of,
 )
-from groundup.finetune.read_stats import DROP_REASONS
-from groundup.finetune.reference_log_probs import reference_log_probs
+from groundup.finetune.preference.reference_log_probs import reference_log_probs
 from groundup.finetune.sft import METHODS, train_on_batches
+from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference
+from groundup.finetune.training_data.read_stats import DROP_REASONS
 from groundup.generate.reward_model import RewardModel
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens

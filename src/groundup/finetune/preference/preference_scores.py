@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.evaluate.bootstrap import bootstrap_interval
-from groundup.finetune.preference_objective import SCORES, PreferenceLoss, estimate_kl, score_pairs
+from groundup.finetune.preference.preference_objective import SCORES, PreferenceLoss, estimate_kl, score_pairs
 from groundup.model.moe import pop_aux_loss
 from groundup.train.mixed_precision import autocast
 from groundup.train.objectives import Batch

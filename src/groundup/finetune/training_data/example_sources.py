@@ -16,7 +16,7 @@ from groundup.data.conversation_shapes import mapped_fields
 from groundup.data.readers.encoding import decode_bytes
 from groundup.data.record_files import FileRecord, source_files, source_records
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.recipe.finetune_config import ExampleSourceConfig
 
 EXAMPLE_FIELDS = {"pairs": ("query", "text"), "labels": ("text", "label"), "folders": ("text", "label")}

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.finetune.preference_batches import EncodedResponse
+from groundup.finetune.preference.preference_batches import EncodedResponse
 from groundup.generate import SamplingParams, generate_many
 from groundup.plan.preference_defaults import MAX_SAMPLED_ANSWERS, MAX_SAMPLED_TOKENS
 from groundup.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
-from groundup.finetune.input_check import are_local
+from groundup.finetune.training_data.input_check import are_local
 from groundup.plan.derive import resolved_model_config
 from groundup.plan.stage_support import check_row_length
 from groundup.recipe import Recipe
@@ -64,6 +64,8 @@ def check_reinforcement(recipe: Recipe) -> None:
 
         with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
     if are_local(config.sources):
-        from groundup.finetune.reinforcement_stage import read_usable_problems  # torch, which other plans need not
+        from groundup.finetune.reinforcement.recipe_rewards import (
+            read_usable_problems,  # torch, which other plans need not
+        )
 
         read_usable_problems(config, Machine(reward_code=recipe.machine.reward_code))

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from groundup.finetune.answer_advantages import PolicyLossName
+from groundup.finetune.reinforcement.answer_advantages import PolicyLossName
 
 
 @dataclass(frozen=True)

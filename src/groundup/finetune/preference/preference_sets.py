@@ -9,15 +9,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.preference_batches import (
+from groundup.finetune.preference.preference_batches import (
     EncodedResponse,
     LabelledBatches,
     PairBatches,
     ResponsePair,
     encode_response,
 )
-from groundup.finetune.preference_data import LabelledAnswer, Preference, labelled_answers_of, preferences_of
-from groundup.finetune.read_stats import DROP_REASONS, RecordDropped
+from groundup.finetune.training_data.preference_data import (
+    LabelledAnswer,
+    Preference,
+    labelled_answers_of,
+    preferences_of,
+)
+from groundup.finetune.training_data.read_stats import DROP_REASONS, RecordDropped
 from groundup.tokenizer import Tokenizer
 from groundup.train.sequence_order import feistel_permutation
 

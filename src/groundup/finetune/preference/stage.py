@@ -1,24 +1,24 @@
 """Stage 07-preference: training of the chat model on preferences."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.machine import Machine
-from groundup.finetune.answer_samples import kl_divergence, mean_length, sample_answers
-from groundup.finetune.example_sources import split_examples
 from groundup.finetune.example_tasks import mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers
 from groundup.finetune.lora import lora_options
-from groundup.finetune.preference_data import LabelledAnswer, Preference, read_labelled_answers, read_preferences
-from groundup.finetune.preference_tuning import PreferenceResult, finetune_preferences
-from groundup.finetune.read_stats import DROP_REASONS, ReadStats
-from groundup.finetune.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
+from groundup.finetune.preference.answer_samples import kl_divergence, mean_length, sample_answers
+from groundup.finetune.preference.preference_tuning import PreferenceResult, finetune_preferences
+from groundup.finetune.preference.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
 from groundup.finetune.trainable_base import load_base
+from groundup.finetune.training_data.example_sources import split_examples
+from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference, read_items
+from groundup.finetune.training_data.read_stats import DROP_REASONS, ReadStats
 from groundup.generate.reward_model import save_reward_head
 from groundup.interop.adapters import merge_lora, save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
@@ -127,11 +127,6 @@ def training_metrics(result: PreferenceResult, config: PreferenceConfig, seed: i
         "validation": result.training.evaluations,
         "speed": result.training.speed,
     }
-
-
-def read_items(config: PreferenceConfig, machine: Machine) -> tuple[Sequence[Preference | LabelledAnswer], ReadStats]:
-    """Preferences, or labelled answers for the loss kto. Raises UserError if there are none."""
-    return (read_labelled_answers if config.loss == "kto" else read_preferences)(config.sources, machine)
 
 
 def _write_items(result: PreferenceResult, stats: ReadStats, out: Path) -> None:

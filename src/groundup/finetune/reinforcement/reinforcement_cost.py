@@ -6,8 +6,8 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.finetune_plan import tuning_memory
-from groundup.finetune.input_check import are_local
-from groundup.finetune.problems import read_problems
+from groundup.finetune.training_data.input_check import are_local
+from groundup.finetune.training_data.problems import read_problems
 from groundup.interop.base_model import base_model_path
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import finetuning_defaults

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from groundup.finetune.preference_losses import (
+from groundup.finetune.preference.preference_losses import (
     MEAN_LOSSES,
     PAIR_LOSSES,
     REFERENCE_LOSSES,

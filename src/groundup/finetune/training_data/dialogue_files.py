@@ -14,7 +14,7 @@ from groundup.artifacts.errors import UserError
 from groundup.data.conversation_shapes import Messages, in_turn
 from groundup.data.readers.gettext import FormatString, parse_gettext
 from groundup.data.record_files import FileRecord, OpenableFile
-from groundup.finetune.read_stats import RecordDropped
+from groundup.finetune.training_data.read_stats import RecordDropped
 
 
 def dialogue_records(kind: str, files: Sequence[OpenableFile]) -> Iterator[FileRecord]:

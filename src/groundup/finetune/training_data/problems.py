@@ -20,9 +20,9 @@ from groundup.data.conversation_shapes import (
     turns,
 )
 from groundup.data.record_files import source_records
-from groundup.finetune.read_stats import ReadStats, RecordDropped
-from groundup.finetune.rewards import Problem
-from groundup.finetune.turn_checks import check_messages
+from groundup.finetune.reinforcement.rewards import Problem
+from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
+from groundup.finetune.training_data.turn_checks import check_messages
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 
 ANSWERS = ("answer", "solution", "ground_truth", "target", "completion", "response", "output")

@@ -7,7 +7,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
 from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
-from groundup.finetune.input_check import are_local
+from groundup.finetune.training_data.input_check import are_local
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
@@ -44,7 +44,9 @@ def check_preference(recipe: Recipe) -> None:
     if recipe.base is not None:
         with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
     if are_local(config.sources):
-        from groundup.finetune.preference_stage import read_items  # torch, which `plan` of other recipes needs not
+        from groundup.finetune.training_data.preference_data import (
+            read_items,  # torch, which `plan` of other recipes needs not
+        )
 
         read_items(config, Machine())
 
@@ -63,8 +65,8 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     section, config = recipe.preference, resolved_model_config(recipe)
     if recipe.base is None or section is None or not are_local(section.sources):
         return None
-    from groundup.finetune.preference_sets import encode_preferences, responses_of
-    from groundup.finetune.preference_stage import read_items
+    from groundup.finetune.preference.preference_sets import encode_preferences, responses_of
+    from groundup.finetune.training_data.preference_data import read_items
 
     items, _ = read_items(section, machine)
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))

@@ -8,7 +8,7 @@ messages, or "Human:" and "Assistant:" paragraphs (Bai et al. 2022). Each pair a
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -25,9 +25,10 @@ from groundup.data.conversation_shapes import (
     turns,
 )
 from groundup.data.record_files import source_records
-from groundup.finetune.read_stats import ReadStats, RecordDropped
-from groundup.finetune.turn_checks import check_messages
+from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
+from groundup.finetune.training_data.turn_checks import check_messages
 from groundup.recipe.finetune_config import FinetuneSourceConfig
+from groundup.recipe.preference_config import PreferenceConfig
 
 PARAGRAPH = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
 LABELS = {"true": True, "1": True, "false": False, "0": False, "+1": True, "-1": False}
@@ -194,3 +195,8 @@ def _checked(messages: Messages, is_answer: bool) -> Messages:
     if not messages or (is_answer and messages[0]["role"] != "assistant"):
         raise RecordDropped("no_answer" if is_answer else "malformed")
     return [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+
+
+def read_items(config: PreferenceConfig, machine: Machine) -> tuple[Sequence[Preference | LabelledAnswer], ReadStats]:
+    """Preferences, or labelled answers for the loss kto. Raises UserError if there are none."""
+    return (read_labelled_answers if config.loss == "kto" else read_preferences)(config.sources, machine)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
-from groundup.finetune.answer_advantages import PolicyLossName, group_advantages
 from groundup.finetune.chat_batches import shuffled_rows
-from groundup.finetune.policy_gradient import policy_loss
+from groundup.finetune.reinforcement.answer_advantages import PolicyLossName, group_advantages
+from groundup.finetune.reinforcement.policy_gradient import policy_loss
+from groundup.finetune.reinforcement.rewards import Problem, WeightedReward
+from groundup.finetune.reinforcement.rollouts import SampledAnswer, answer_text, padded_rows, sample_groups
 from groundup.finetune.response_log_probs import masked_log_probs, masked_log_probs_and_entropy
-from groundup.finetune.rewards import Problem, WeightedReward
-from groundup.finetune.rollouts import SampledAnswer, answer_text, padded_rows, sample_groups
 from groundup.model.serialization import save_tensors
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, Objective

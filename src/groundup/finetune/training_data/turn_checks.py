@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from groundup.data.chat_message import Message
-from groundup.finetune.read_stats import RecordDropped
+from groundup.finetune.training_data.read_stats import RecordDropped
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 DoubledRoles = Literal["merge", "keep", "drop"]

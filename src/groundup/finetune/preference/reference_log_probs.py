@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from groundup.artifacts.machine import Machine
-from groundup.finetune.preference_batches import EncodedResponse, pad_responses
+from groundup.finetune.preference.preference_batches import EncodedResponse, pad_responses
 from groundup.finetune.response_log_probs import masked_log_probs
 from groundup.generate.text_embedding import batches_by_length
 from groundup.model.moe import pop_aux_loss

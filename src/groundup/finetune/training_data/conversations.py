@@ -15,11 +15,11 @@ from groundup.data.conversation_shapes import Messages, find_messages, mapped_fi
 from groundup.data.held_out_conversations import is_held_out, opening_turn
 from groundup.data.inputs import file_hashes
 from groundup.data.record_files import FileRecord, records_of_files, source_files
-from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
-from groundup.finetune.conversation_trees import join_trees
-from groundup.finetune.dialogue_files import MESSAGES_OF_ENTRIES, dialogue_records
-from groundup.finetune.read_stats import ReadStats, RecordDropped
-from groundup.finetune.turn_checks import DoubledRoles, check_messages, merge_doubled
+from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.training_data.conversation_trees import join_trees
+from groundup.finetune.training_data.dialogue_files import MESSAGES_OF_ENTRIES, dialogue_records
+from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
+from groundup.finetune.training_data.turn_checks import DoubledRoles, check_messages, merge_doubled
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 SHAPES = (

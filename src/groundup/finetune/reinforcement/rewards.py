@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.code_sandbox import passes_tests
+from groundup.finetune.reinforcement.code_sandbox import passes_tests
 
 NUMBER = re.compile(
     r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?\s?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:\s?/\s?(\d+))?(?![\w])"
