@@ -232,3 +232,16 @@ def test_deep_toml_and_long_numbers_are_one_line(tmp_path, value):
 def test_numbers_are_finite(value):
     with pytest.raises(UserError, match=r"train\.learning_rate = .*: expected a finite number"):
         parse_recipe({"name": "x", "train": {"learning_rate": value}})
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"method": "full", "lora_dora": True}, "lora_dora has no effect with method = full"),
+        ({"optimizer": "muon", "lora_plus_ratio": 16}, "lora_plus_ratio = 16 with optimizer = muon"),
+    ],
+)
+def test_adapter_knobs_without_effect(knobs, message):
+    source = {"name": "a", "kind": "messages", "path": "a.jsonl"}
+    with pytest.raises(UserError, match=message):
+        parse_recipe({"name": "a", "finetune": {"conversations": [source], **knobs}})

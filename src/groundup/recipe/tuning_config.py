@@ -1,11 +1,18 @@
 """Knobs that [finetune], [preference] and [reinforcement] share: what is trained, on how much at once, and for how long."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from groundup.recipe.base_config import BaseConfig, knob
 
 BY_SIZE = "derived: {} for a model of a few million parameters to {} for 7 billion"
 BY_DATA = "; less for little data, for 16 steps in one pass"
+
+ADAPTER_KNOBS = (
+    "lora_targets", "lora_dropout", "lora_rank_stabilized", "lora_dora", "lora_plus_ratio", "lora_token_rows",
+)  # fmt: skip
+"""Without effect where all weights are trained."""
 
 
 class TuningConfig(BaseConfig):
@@ -71,3 +78,12 @@ class TuningConfig(BaseConfig):
         unset="derived: on for text pairs and for more than 5,000 conversations; fewer are to be known by heart",
     )
     prompts: tuple[str, ...] = knob(("Hello", "What is AI?"), "prompts of the samples in log and report")
+
+    @model_validator(mode="after")
+    def _check_adapter_knobs(self) -> Self:
+        for name in ADAPTER_KNOBS if self.method == "full" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with method = full, expected lora or qlora")
+        if self.lora_plus_ratio != 1.0 and self.optimizer == "muon":
+            raise ValueError(f"lora_plus_ratio = {self.lora_plus_ratio:g} with optimizer = muon, expected adamw")
+        return self
