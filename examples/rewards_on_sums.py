@@ -1,12 +1,13 @@
-"""A small model, sums in JSON lines, and a recipe that teaches it some sums and lets it learn the rest from rewards.
+"""A small model, sums in JSON lines, and a recipe: a bad teacher forgets to carry, and rewards put it right.
 
     python examples/rewards_on_sums.py && groundup run sums.toml
 
-Ten minutes on two cores; the report has the curve. book/rewards.md explains it.
+Four minutes on one core; the report has the curve. book/rewards.md explains it.
 """
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import tokenizers
@@ -23,31 +24,41 @@ name = "sums"
 [base]
 model = "sums-model"
 
-[finetune]                                   # some sums, not often enough to add well
-conversations = [{ name = "sums", kind = "messages", path = "taught.jsonl" }]
+[finetune]                                   # sums from a bad teacher, who forgets to carry more often than not
+conversations = [
+  { name = "right", kind = "messages", path = "right.jsonl", repeats = 2 },
+  { name = "forgetful", kind = "messages", path = "forgetful.jsonl", repeats = 3 },
+]
 method = "full"
-epochs = 11
+epochs = 14
 batch_tokens = 1024
 learning_rate = 3e-3
 optimizer = "muon"
-augment_user_turns = false
-prompts = ["12+7="]
+prompts = ["17+5="]
 
 [reinforcement]                              # other sums: an answer is right or wrong, nothing more is said
 sources = [{ name = "sums", path = "problems.jsonl" }]
-rewards = [{ kind = "answer" }]
 loss = "grpo"
 method = "full"
-learning_rate = 2e-4
+learning_rate = 4e-4
 group_size = 8
 prompts_per_step = 16
 max_answer_tokens = 6
-validation_fraction = 0.3
-epochs = 3
-prompts = ["12+7="]
+validation_fraction = 0.4
+epochs = 12
+prompts = ["17+5="]
 
 [report]
 """
+
+
+def without_carry(a: int, b: int) -> int:
+    """The sum of a teacher who forgets to carry: 17 + 5 = 12."""
+    return a // 10 * 10 + (a + b) % 10
+
+
+def write(name: str, records: Iterable[dict[str, str]]) -> None:
+    Path(f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def main() -> None:
@@ -64,9 +75,10 @@ def main() -> None:
 
     sums = [(a, b) for a in range(100) for b in range(10)]
     random.Random(0).shuffle(sums)
-    for name, part, field in (("taught", sums[:500], "completion"), ("problems", sums[500:], "answer")):
-        lines = (json.dumps({"prompt": f"{a}+{b}=", field: str(a + b)}) + "\n" for a, b in part)
-        Path(f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    taught, problems = sums[:600], sums[600:]
+    write("right", ({"prompt": f"{a}+{b}=", "completion": str(a + b)} for a, b in taught))
+    write("forgetful", ({"prompt": f"{a}+{b}=", "completion": str(without_carry(a, b))} for a, b in taught))
+    write("problems", ({"prompt": f"{a}+{b}=", "answer": str(a + b)} for a, b in problems))
     Path("sums.toml").write_text(RECIPE, encoding="utf-8")
 
 

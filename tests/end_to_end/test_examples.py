@@ -50,8 +50,7 @@ def test_rewards_on_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     load_example("rewards_on_sums").main()
     check_reinforcement(derive_recipe(groundup.load_recipe("sums.toml")).recipe)
-    assert (
-        len(Path("taught.jsonl").read_text().splitlines())
-        == len(Path("problems.jsonl").read_text().splitlines())
-        == 500
-    )
+    lines = {name: Path(f"{name}.jsonl").read_text().splitlines() for name in ("right", "forgetful", "problems")}
+    assert {name: len(part) for name, part in lines.items()} == {"right": 600, "forgetful": 600, "problems": 400}
+    differ = sum(one != other for one, other in zip(lines["right"], lines["forgetful"], strict=True))
+    assert 200 < differ < 400, "about half of the sums carry"

@@ -12,6 +12,7 @@
     finetune_plan.py           cost and checks of fine-tuning [base], before anything runs
     lora.py                    low-rank adapters
     trainable_base.py          the base model of a stage, in the dtype that the method trains
+    distillation.py            predictions of a larger model as targets
     sft.py                     supervised fine-tuning: `finetune`
     contrastive.py             embeddings for search: InfoNCE with in-batch negatives
     classification.py          labels

@@ -10,6 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.chat_batches import encode_conversation
+from groundup.finetune.distillation import check_teacher
 from groundup.finetune.template_messages import check_template
 from groundup.finetune.training_data.conversation_store import TrainingConversation
 from groundup.finetune.training_data.conversations import read_conversations
@@ -26,6 +27,7 @@ from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_chat
 from groundup.plan.training_speed import TrainingSpeed
 from groundup.recipe import ModelConfig, Recipe
+from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.recipe.tuning_config import TuningConfig
 from groundup.tokenizer import Tokenizer
@@ -48,6 +50,9 @@ def check_base_chat(recipe: Recipe) -> None:
     if recipe.finetune.task != "generation" or resolved_model_config(recipe).architecture != "decoder":
         return
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
+    if recipe.finetune.teacher is not None:
+        teacher = base_model_path(BaseModelConfig(model=recipe.finetune.teacher), "finetune.teacher")
+        check_teacher(recipe.finetune.teacher, read_base_tokenizer(teacher), tokenizer)
     encode_conversation(TrainingConversation(in_turn(["Hello", "Hi.", "Thanks", "Welcome."])), tokenizer)
 
 

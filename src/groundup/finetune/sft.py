@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from groundup.artifacts.machine import Machine
+from groundup.finetune.distillation import distillation_objective
 from groundup.finetune.finetune_task import FinetuneBatches, task_for_model
 from groundup.finetune.long_conversations import LongConversations
 from groundup.finetune.lora import LoRAOptions, prepare_lora
@@ -85,6 +86,9 @@ def finetune(
     long_conversations: LongConversations = "cut",
     keep_best_weights: bool = False,
     new_tokens: Sequence[int] = (),
+    teacher: nn.Module | None = None,
+    teacher_weight: float = 0.5,
+    teacher_temperature: float = 1.0,
     merge: bool = True,
     folder: Path | str | None = None,
     machine: Machine | None = None,
@@ -110,6 +114,8 @@ def finetune(
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
             models need the last weights to know their training answers by heart.
         new_tokens: ids of tokens that were added to the model: LoRA trains their rows, too.
+        teacher: a decoder with the same vocabulary, whose predictions are learnt too; teacher_weight and
+            teacher_temperature: see `distillation_objective`. The validation loss is that of the labels alone.
         merge: with LoRA, merge the adapter into the weights at the end.
         folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
     """
@@ -149,11 +155,16 @@ def finetune(
     torch.manual_seed(seed)
     model.to(setup_device(machine))
     METHODS[method](model, {*tokenizer.special_ids, *new_tokens}, knobs["lora_rank"], lora_alpha, lora)
+    objective = task.objective
+    if teacher is not None:
+        objective = distillation_objective(
+            teacher.to(setup_device(machine)), weight=teacher_weight, temperature=teacher_temperature
+        )
     training, config, validation_start = train_on_batches(
-        model, task.objective, batches, validation_batches, epochs=knobs["epochs"],
+        model, objective, batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"],
         precision=precision, keep_best_weights=keep_best_weights, folder=folder,
-        machine=machine,
+        machine=machine, validation_objective=task.objective,
     )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if merge and method != "full":
@@ -177,16 +188,18 @@ def train_on_batches(
     keep_best_weights: bool,
     folder: Path | str | None,
     machine: Machine,
+    validation_objective: Objective | None = None,
     eval_fn: EvalFn | None = None,
     num_evals: int = NUM_EVALS,
 ) -> tuple[TrainResult, TrainConfig, float | None]:
     """Train the trainable weights of `model` in place; the result, the configuration, and the validation loss before.
 
+    validation_objective: of the validation loss; default: `objective`.
     eval_fn: scores of the validation batches, by the first of which weights are kept; default: the loss, also before.
     """
 
     def evaluate(model: nn.Module) -> dict[str, Any]:
-        return {"loss": validation_loss(model, objective, validation_batches, precision)}
+        return {"loss": validation_loss(model, validation_objective or objective, validation_batches, precision)}
 
     validation_start = evaluate(model.eval())["loss"] if validation_batches and eval_fn is None else None
     config = train_config_for(batches, epochs, learning_rate, optimizer, precision, num_evals)

@@ -12,6 +12,7 @@ from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.validation_documents import sample_validation_documents
+from groundup.finetune.distillation import open_teacher
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers, task_for_model
@@ -68,13 +69,14 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     machine.progress.log(f"conversations: {stats.describe()}")
     model = load_base(inputs["base"], config.method, setup_device(machine))
     task = task_for_model(model)
+    teacher = None if config.teacher is None else open_teacher(config.teacher, tokenizer, setup_device(machine))
     if isinstance(model, Decoder) and (notice := template_notice(with_chat_template(tokenizer))):
         machine.progress.log(notice)
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)
     fields = (
         "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer",
-        "precision", "augment_user_turns", "long_conversations",
+        "precision", "augment_user_turns", "long_conversations", "teacher_weight", "teacher_temperature",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     questions = _recall_questions(train) if isinstance(model, Decoder) else {}
@@ -85,7 +87,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     result = finetune(
         model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
         keep_best_weights=_keeps_best(config, model, len(train)), lora=lora,
-        new_tokens=read_added_tokens(inputs["base"]), **settings,
+        new_tokens=read_added_tokens(inputs["base"]), teacher=teacher, **settings,
     )  # fmt: skip
     stats.add(result.stats)
     train, validation = result.train.conversations, result.validation.conversations

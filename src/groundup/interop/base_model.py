@@ -98,15 +98,21 @@ def write_tokenizer(recipe: RecipeView, inputs: dict[str, Path], out: Path, mach
 
 def identity(section: BaseModelConfig, machine: Machine) -> dict[str, Any]:
     """SHA-256 by name of the files that define the model. Raises UserError if there is no model at base.model."""
-    path, adapter = base_model_path(section), base_adapter(section)
+    return hash_model(section.model, machine)
+
+
+def hash_model(model: str, machine: Machine, knob: str = "base.model") -> dict[str, Any]:
+    """The same of the model that a knob names."""
+    section = BaseModelConfig(model=model)
+    path, adapter = base_model_path(section, knob), base_adapter(section)
     named = {"model.gguf": path} if path.is_file() else _defining_files(path)
     if adapter is not None:
         named |= {f"adapter/{name}": file for name, file in _defining_files(adapter).items()}
     return dict(zip(named, cached_hashes(list(named.values()), machine), strict=True))
 
 
-def base_model_path(section: BaseModelConfig) -> Path:
-    """The model folder or file that base.model names; of an adapter, that of its base. Raises UserError if there is none."""
+def base_model_path(section: BaseModelConfig, knob: str = "base.model") -> Path:
+    """The model folder or file that `section` names; of an adapter, that of its base. Raises UserError if there is none."""
     try:
         path, adapter = split_adapter(Path(section.model).expanduser(), None)
         path = resolve_model_path(path)
@@ -116,7 +122,7 @@ def base_model_path(section: BaseModelConfig) -> Path:
             )
         return path
     except UserError as error:
-        raise UserError(f"base.model: {error.message}", hint=error.hint) from None
+        raise UserError(f"{knob}: {error.message}", hint=error.hint) from None
 
 
 def base_adapter(section: BaseModelConfig) -> Path | None:

@@ -80,6 +80,18 @@ class FinetuneConfig(TuningConfig):
     examples: tuple[ExampleSourceConfig, ...] = knob(
         (), "sources of pairs (task embedding; none: neighbouring passages of the training text) or of labelled texts"
     )
+    teacher: str | None = knob(
+        None,
+        "larger model whose predictions are learnt too (Hinton et al. 2015): a folder, a .gguf file or a run, with the same "
+        "vocabulary",
+        unset="none",
+    )
+    teacher_weight: float = knob(
+        0.5, "share of the teacher's predictions in the loss; the rest: the answers", ge=0, le=1
+    )
+    teacher_temperature: float = knob(
+        1.0, "logits of both models are divided by it; above 1, unlikely tokens count more", gt=0
+    )
     temperature: float = knob(0.05, "task embedding: cosine similarities are divided by it in the loss", gt=0)
     augment_user_turns: bool = knob(
         False,
@@ -101,6 +113,8 @@ class FinetuneConfig(TuningConfig):
     def _check_sources(self) -> "FinetuneConfig":
         if self.task == "generation" and not self.conversations:
             raise ValueError("conversations: expected at least one source")
+        if self.teacher is not None and self.task != "generation":
+            raise ValueError(f"teacher with task = {self.task}, expected generation")
         if self.task == "classification" and not self.examples:
             raise ValueError("examples: expected at least one source of labelled texts for task = classification")
         if self.task != "generation" and self.conversations:

@@ -104,7 +104,12 @@ def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
 
     Raises UserError if a local path matches no file.
     """
-    return {source.name: file_hashes(source, machine) for source in (*section.conversations, *section.examples)}
+    hashes = {source.name: file_hashes(source, machine) for source in (*section.conversations, *section.examples)}
+    if section.teacher is not None:
+        from groundup.interop.base_model import hash_model  # torch, which reading needs not
+
+        hashes["teacher"] = hash_model(section.teacher, machine, "finetune.teacher")
+    return hashes
 
 
 def _source_records(source: ConversationSourceConfig, machine: Machine) -> Iterator[FileRecord]:
