@@ -70,7 +70,8 @@ def uses(path: Path, run: Path, recipe: Recipe) -> dict[str, Callable[[], object
         commands["report"] = lambda: collect_run(run)
     if top == RECORD_FILE:
         commands["run"] = lambda: list(pipeline.run(recipe, run, MACHINE))
-    consumer = next((each for each in STAGES if stage and stage.name in each.inputs and not each.checks_inputs), None)
+    later = [each for each in STAGES if (run / each.folder).exists() and not each.checks_inputs]
+    consumer = next((each for each in later if stage and stage.name in each.inputs), None)
     if consumer is not None:
         commands["run --from"] = lambda: list(pipeline.run(recipe, run, MACHINE, from_stage=consumer.name))
     if top in MODEL_FOLDERS and path.parent == run / top:
@@ -116,8 +117,8 @@ class Stopped(Exception):
 
 def unfinished_training(run: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stop the training of `run` after 30 steps; returns the partial folder."""
-    for folder in run.glob("0[4-9]*"):
-        shutil.rmtree(folder)
+    for stage in STAGES[3:]:
+        shutil.rmtree(run / stage.folder, ignore_errors=True)
 
     def stop(step: int, *arguments: object) -> float:
         if step == 30:

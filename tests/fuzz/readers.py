@@ -279,7 +279,7 @@ def text_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
         def read(path: Path) -> None:
             source = ConversationSourceConfig(name="s", kind=kind, path=str(path / name))
             conversations, stats = read_conversations([source], Machine(cache_dir=path))
-            json.dumps(stats.samples)
+            json.dumps(stats.positions)
             for conversation in conversations:
                 tokenizer.render_chat(conversation.messages)
 

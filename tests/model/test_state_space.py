@@ -59,7 +59,7 @@ def test_parameters_are_counted():
 
 
 def test_packed_documents_are_refused():
-    with pytest.raises(UserError, match="document_ids with model"):
+    with pytest.raises(UserError, match="document_ids with state-space layers"):
         make_model()(TOKENS, document_ids=torch.zeros_like(TOKENS))
 
 

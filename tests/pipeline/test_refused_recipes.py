@@ -63,7 +63,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model": T5, "tokenizer": {"num_mask_tokens": 2}, "train": {"sequence_length": 32}, "evaluate": {}},
         "64 tokens have 3 masked spans, and the tokenizer has 2",
     ),
-    "T5 LoRA": ({"model": T5, "tokenizer": MASKS, "finetune": CHAT}, "finetune.method = lora is not supported"),
     "T5 quantized": ({"model": T5, "tokenizer": MASKS, "quantize": {}}, "[quantize] with model.architecture = encoder_decoder"),
     "encoder without mask tokens": ({"model": ENCODER}, "model.architecture = encoder needs mask tokens"),
     "encoder packing": ({"model": ENCODER, "tokenizer": MASKS, "train": {"packing": "best-fit"}}, "are for decoders only"),

@@ -73,7 +73,9 @@ def linear_cross_entropy(
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     chunk_size = chunk_size or CHUNK_SIZES.get(hidden.device.type, DEFAULT_CHUNK_SIZE)
     options = softcap, z_loss, chunk_size, compiled, vocab_shard
-    if type(labels) is Tensor and vocab_shard is None:  # not of a fake device, where their number is unknown
+    if (
+        type(labels) is Tensor and vocab_shard is None and not torch.compiler.is_compiling()
+    ):  # their number must be known
         predicted = (labels != IGNORE_INDEX).nonzero().flatten()
         if len(predicted) < MASKED_FRACTION * len(labels):
             hidden, labels = hidden[predicted], labels[predicted]
