@@ -154,3 +154,31 @@ def test_one_step_of_training_has_no_scores_on_masked_tokens():
     for steps, expected in ((1, None), (2, {"accuracy": 0.1})):
         run_data = {"stages": stages | {"base": {"metrics": {"steps": steps}}}}
         assert masked_lm_scores(run_data) == expected
+
+
+def test_rewards_that_teach_nothing():
+    scores = {"before": 1.0, "after": 1.0, "difference_interval": [-0.05, 0.05]}
+    curve = {"mixed_groups": [0.0, 0.0], "cut_answers": [0.9, 0.9], "reward": [1.0, 1.0]}
+    warnings = check_run({"reinforcement": {"curve": curve, "held_out": scores}})
+    for start in (
+        "nothing to learn from: in 100% of the groups",
+        "90% of the sampled answers were cut off",
+        "held-out problems",
+    ):
+        assert any(warning.startswith(start) for warning in warnings), start
+    better = {
+        "curve": {"mixed_groups": [0.4], "cut_answers": [0.0], "reward": [0.4]},
+        "held_out": scores | {"difference_interval": [0.1, 0.3]},
+    }
+    assert check_run({"reinforcement": better}) == []
+
+
+def test_fine_tuning_that_makes_a_model_forget_its_answers():
+    chat = {"answers": [], "learning_rate": 0.02, "recall": {"questions": 20, "before": 20, "recalled": 1},
+            "conversations": {"train": 60, "read": 60, "dropped": {}}}  # fmt: skip
+    (warning,) = check_run({"chat": chat})
+    assert "20 of 20 training questions" in warning
+    assert "lower finetune.learning_rate than 0.02" in warning
+    lost = chat | {"recall": {"questions": 0}, "conversations": {"train": 5, "read": 40, "dropped": {"too_long": 28, "calls": 7},
+                   "reasons": {"too_long": "beyond the sequence length"}}}  # fmt: skip
+    assert check_run({"chat": lost}) == ["35 of 40 conversations were dropped, most as beyond the sequence length"]

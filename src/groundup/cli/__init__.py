@@ -8,6 +8,7 @@
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
     model_commands.py      generate, chat, embed, classify, serve, evaluate, quantize, export
     merge_command.py       merge
+    model_check.py         whether a model writes text
     text_input.py          texts from files, one a line
     __main__.py            `python -m groundup.cli`
 

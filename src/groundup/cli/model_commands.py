@@ -10,6 +10,7 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli.merge_command import merge as merge
+from groundup.cli.model_check import check_writes_text
 from groundup.cli.options import (
     AdapterOption,
     DeviceOption,
@@ -320,6 +321,7 @@ def quantize(
     """
     from groundup.quantize import quantize_folder
 
+    check_writes_text(model)
     summary = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
         calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](), adapter=adapter,
@@ -351,6 +353,7 @@ def export(
     """
     from groundup.quantize import export_model
 
+    check_writes_text(model)
     for path in export_model(model, out, format=format, dtype=dtype, adapter=adapter, verify=verify):
         print(path)
 
@@ -380,4 +383,5 @@ def _note_truncated(num_truncated: int, total: int, network: Any) -> None:
 def _open_model(path: Path, device: str, verify: bool, adapter: Path | None = None) -> tuple[Any, Any]:
     from groundup.quantize import open_model
 
+    check_writes_text(path)
     return open_model(path, device=device, adapter=adapter, verify=verify)

@@ -51,7 +51,7 @@ def _beginnings(conversation: TrainingConversation, encode: Encode, length: Leng
     fitting = bisect_right(ends, max_tokens, key=lambda end: length(encode(_part(conversation, messages[:end]))))
     for end in reversed(ends[:fitting]):
         part = _part(conversation, messages[:end])
-        if _has_loss(encoded := encode(part)):
+        if any(message["role"] == "user" for message in part.messages) and _has_loss(encoded := encode(part)):
             yield part, encoded
 
 

@@ -74,6 +74,11 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         machine.progress.log(notice)
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)
+    if config.validation_fraction and not len(validation):
+        machine.progress.log(
+            f"no conversation of {len(train):,} is held out: a larger finetune.validation_fraction than "
+            f"{config.validation_fraction:g} gives some"
+        )
     fields = (
         "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer",
         "precision", "augment_user_turns", "long_conversations", "teacher_weight", "teacher_temperature",

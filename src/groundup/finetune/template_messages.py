@@ -107,8 +107,6 @@ def template_notice(tokenizer: Tokenizer) -> str | None:
     form = _form(tokenizer, [*THOUGHTS, *THOUGHTS])
     if form in sentences:
         found.append(sentences[form])
-    if call_form(tokenizer, tokenizer.chat_template) == "left out":
-        found.append("the chat template leaves out tool calls: conversations with any are dropped")
     return "; ".join(found) or None
 
 

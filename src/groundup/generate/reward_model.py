@@ -67,12 +67,15 @@ def save_reward_head(reward_model: RewardModel, folder: Path) -> None:
     save_tensors({"score.weight": reward_model.score.weight.detach().cpu().contiguous()}, folder / REWARD_FILE)
 
 
-def load_reward_model(model: nn.Module, folder: Path) -> RewardModel:
-    """The reward model of `model`, which was opened from `folder`, in evaluation mode.
+def load_reward_model(model: nn.Module, folder: Path | str) -> RewardModel:
+    """The reward model of `model`, which was opened from `folder`, such as runs/mine/07-preference, in evaluation mode.
+
+        model, tokenizer = open_model("runs/mine/07-preference")
+        reward_model = load_reward_model(model, "runs/mine/07-preference")
 
     Raises UserError for a model without a reward, and for damaged files.
     """
-    path = folder / REWARD_FILE
+    path = Path(folder) / REWARD_FILE
     if not path.is_file():
         raise UserError(f"{folder}: no reward model", hint="preference.loss = reward makes one")
     reward_model = RewardModel(model)

@@ -12,6 +12,10 @@ OVERFITTED_RATIO = 1.02
 UNUSED_FRACTION = 0.2
 WIDE_INTERVAL = 0.25
 """Width of the 95% interval, of the score."""
+LOST_FRACTION = 0.5
+"""Of the conversations."""
+MIN_MIXED_GROUPS = 0.05
+"""Groups whose answers differ in reward, of all: only these teach anything."""
 RECALLED_FRACTION = 0.5
 RECALL_NATS = 0.3
 """Loss of the training answers, per token, at which about half of them are recalled (lab book)."""
@@ -155,8 +159,20 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     recall = chat.get("recall") or {"questions": 0}
     if translation:  # is judged by pairs that the model has not seen
         recall = {"questions": 0}
-    known = chat.get("conversations", {}).get("train", math.inf) <= SMALL_CONVERSATIONS
-    if known and recall["questions"] and recall["recalled"] < RECALLED_FRACTION * recall["questions"]:
+    counts = chat.get("conversations", {})
+    if dropped := counts.get("dropped"):
+        lost, reason = sum(dropped.values()), max(dropped, key=lambda each: dropped[each])
+        if lost > LOST_FRACTION * counts.get("read", math.inf):
+            most = counts.get("reasons", {}).get(reason, reason)
+            warnings.append(f"{lost:,} of {counts['read']:,} conversations were dropped, most as {most}")
+    known = counts.get("train", math.inf) <= SMALL_CONVERSATIONS
+    if recall.get("before", 0) > recall.get("recalled", 0):
+        warnings.append(
+            f"the model answered {recall['before']} of {recall['questions']} training questions as trained before "
+            f"fine-tuning, and {recall['recalled']} after: a lower finetune.learning_rate"
+            + (f" than {chat['learning_rate']:g}" if "learning_rate" in chat else "")
+        )
+    elif known and recall["questions"] and recall["recalled"] < RECALLED_FRACTION * recall["questions"]:
         warnings.append(
             f"the chat model answers {recall['recalled']} of {recall['questions']} of its training questions as trained: "
             f"{_recall_advice(chat)}"
@@ -222,6 +238,29 @@ def _check_preference(metrics: Mapping[str, Metrics]) -> list[str]:
     return warnings
 
 
+def _check_reinforcement(metrics: Mapping[str, Metrics]) -> list[str]:
+    tuning, warnings = metrics["reinforcement"], []
+    curve, scores = tuning.get("curve", {}), tuning.get("held_out")
+    mixed, cut, rewards = (curve.get(name) or [math.nan] for name in ("mixed_groups", "cut_answers", "reward"))
+    if sum(mixed) / len(mixed) < MIN_MIXED_GROUPS:
+        warnings.append(
+            f"nothing to learn from: in {1 - sum(mixed) / len(mixed):.0%} of the groups all answers had the same reward (mean "
+            f"{sum(rewards) / len(rewards):.2f}): {'harder' if rewards[0] > CHANCE else 'easier'} problems, or a larger "
+            "group_size"
+        )
+    if sum(cut) / len(cut) > CHANCE:
+        warnings.append(
+            f"{sum(cut) / len(cut):.0%} of the sampled answers were cut off: a larger reinforcement.max_answer_tokens"
+        )
+    if scores and scores["difference_interval"] and scores["difference_interval"][0] <= 0:
+        low, high = scores["difference_interval"]
+        warnings.append(
+            f"held-out problems solved: {scores['before']:.0%} before, {scores['after']:.0%} after, which may be chance (95% "
+            f"interval of the difference {low:+.0%} to {high:+.0%})"
+        )
+    return warnings
+
+
 def _recall_advice(chat: Metrics) -> str:
     """What would make a model know its answers by heart: its loss falls by about the same factor in every pass."""
     losses, epochs = chat.get("loss", {}), chat.get("epochs")
@@ -239,5 +278,5 @@ def _recall_advice(chat: Metrics) -> str:
 
 CHECKS: dict[str, Callable[[Mapping[str, Metrics]], list[str]]] = {
     "tokens": _check_tokens, "base": _check_base, "scores": _check_scores, "chat": _check_chat,
-    "preference": _check_preference,
+    "preference": _check_preference, "reinforcement": _check_reinforcement,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import collect_run, damaged_metrics, masked_lm_scores, stage_metrics, stage_seconds
 from groundup.report.sections.scores_section import use_lines
 from groundup.report.sections.usage_section import next_commands
+from groundup.stages import MODEL_STAGES
 
 MAX_SAMPLES = 2
 MAX_COMMANDS = 3
@@ -44,7 +45,8 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
 
 
 def _scores(run_data: dict[str, Any]) -> list[str]:
-    scores, chat = stage_metrics(run_data, "scores"), _chat_scores(run_data)
+    scores = stage_metrics(run_data, "scores")
+    chat = [*_chat_scores(run_data), *_preference_scores(run_data), *_reward_scores(run_data)]
     if not scores:
         return ["scores:", *chat] if chat else []
     if "masked_lm" in scores:
@@ -86,9 +88,34 @@ def _chat_scores(run_data: dict[str, Any]) -> list[str]:
     return lines + uses
 
 
+def _preference_scores(run_data: dict[str, Any]) -> list[str]:
+    scores = stage_metrics(run_data, "preference").get("scores")
+    if not scores:
+        return []
+    before, after = scores["before"], scores["after"]
+    return [
+        f"  held-out preferences: the better answer has the higher reward in {formatting.percent(after['accuracy'], 1)}"
+        + (f", before in {formatting.percent(before['accuracy'], 1)}" if "accuracy" in before else "")
+    ]
+
+
+def _reward_scores(run_data: dict[str, Any]) -> list[str]:
+    metrics = stage_metrics(run_data, "reinforcement")
+    if not metrics:
+        return []
+    lines = [
+        f"  reward of sampled answers: {metrics['curve']['reward'][0]:.2f} to {metrics['curve']['reward'][-1]:.2f}"
+    ]
+    if scores := metrics.get("held_out"):
+        before, after = (formatting.percent(scores[when], 1) for when in ("before", "after"))
+        lines.append(f"  held-out problems solved: {before} before, {after} after, of {scores['problems']:,}")
+    return lines
+
+
 def _samples(run_data: dict[str, Any]) -> list[str]:
     lines = []
-    for row in stage_metrics(run_data, "chat").get("answers", [])[:MAX_SAMPLES]:
+    last = next((name for name in reversed(MODEL_STAGES) if stage_metrics(run_data, name).get("answers")), "chat")
+    for row in stage_metrics(run_data, last).get("answers", [])[:MAX_SAMPLES]:
         lines += [
             f"  you:   {formatting.excerpt(row['prompt'], 100, 1)}",
             f"  model: {formatting.excerpt(row['answer'], 200, 3)}",

@@ -120,7 +120,7 @@ def opponent_rows(prompts: Sequence[str], desirable: Sequence[bool]) -> Int[Tens
             for index, better in enumerate(winners)
             for offset in range(min(MAX_OPPONENTS, len(losers)))
         ]
-    return torch.tensor(rows).view(-1, 2)
+    return torch.tensor(rows, dtype=torch.long).view(-1, 2)
 
 
 def _interval(values: Float[Tensor, " N"], seed: int) -> list[float] | None:

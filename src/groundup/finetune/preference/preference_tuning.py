@@ -162,6 +162,11 @@ def finetune_preferences(
             return make_labelled_batches(items, log_probs, name, tokenizer=tokenizer, max_tokens=limit, **options)
         return make_pair_batches(items, log_probs if settings.uses_reference else None, name, **options)
 
+    if loss == "kto" and len({answer.desirable for answer, _ in validation_set}) == 1:
+        machine.progress.log(
+            "the held-out answers are all of one label: none is compared with another, and none is scored"
+        )
+        validation_set = []
     batches = make_batches(train_set, "train")
     validation_batches = make_batches(validation_set, "validation").first_epoch() if validation_set else []
     opponents = None

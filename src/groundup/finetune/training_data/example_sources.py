@@ -93,6 +93,6 @@ def split_examples(examples: Sequence[T], fraction: float, key: Callable[[T], st
     keys = sorted({key(example) for example in examples}, key=hash_fraction)
     count = max(math.ceil(fraction * len(keys)), min(MIN_HELD_OUT, int(MAX_HELD_OUT_FRACTION * len(keys))))
     if count >= len(keys):
-        raise UserError(f"{len(keys)} different texts in finetune.examples, expected at least 2")
+        raise UserError(f"{len(keys)} different texts or prompts, expected at least 2: one is held out")
     held_out = set(keys[:count])
     return [e for e in examples if key(e) not in held_out], [e for e in examples if key(e) in held_out]

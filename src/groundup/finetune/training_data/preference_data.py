@@ -199,4 +199,13 @@ def _checked(messages: Messages, is_answer: bool) -> Messages:
 
 def read_items(config: PreferenceConfig, machine: Machine) -> tuple[Sequence[Preference | LabelledAnswer], ReadStats]:
     """Preferences, or labelled answers for the loss kto. Raises UserError if there are none."""
-    return (read_labelled_answers if config.loss == "kto" else read_preferences)(config.sources, machine)
+    if config.loss != "kto":
+        return read_preferences(config.sources, machine)
+    answers, stats = read_labelled_answers(config.sources, machine)
+    if len({answer.desirable for answer in answers}) == 1:
+        label = "good" if answers[0].desirable else "bad"
+        raise UserError(
+            f"all {len(answers):,} answers are labelled {label}, expected good and bad ones for loss = kto",
+            hint="[finetune] learns from good answers alone" if answers[0].desirable else "add good answers",
+        )
+    return answers, stats

@@ -28,7 +28,14 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
     shape = run_data["plan"].get("model") or run_data["recipe"].get("model", {})  # the plan knows that of [base], too
     architecture = shape.get("architecture", "decoder")
     task = stage_metrics(run_data, "chat").get("task", "generation")
-    if task == "classification":
+    if stage_metrics(run_data, "preference").get("loss_name") == "reward":
+        lines.append(
+            (
+                "from groundup.generate import load_reward_model, score_answers",
+                "scores of answers, in Python: book/preferences.md",
+            )
+        )
+    elif task == "classification":
         lines.append((f'groundup classify {run} "TEXT"', "the label of a text"))
         lines.append((f"groundup classify {run} --input FILE", "a label for each line of a file"))
     elif (architecture == "encoder" and "base" in stages) or task == "embedding":
