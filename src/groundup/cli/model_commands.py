@@ -321,10 +321,11 @@ def quantize(
     """
     from groundup.quantize import quantize_folder
 
+    text = read_text(calibration) if calibration else None
     check_writes_text(model)
     summary = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](), adapter=adapter,
+        calibration_text=text, progress=PROGRESS_KINDS["auto"](), adapter=adapter,
         verify=verify,
     )  # fmt: skip
     before, after = (summary["bytes"][when] / 1e6 for when in ("before", "after"))
