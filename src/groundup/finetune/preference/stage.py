@@ -1,12 +1,10 @@
 """Stage 07-preference: training of the chat model on preferences."""
 
-import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.finetune.example_tasks import mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
@@ -134,8 +132,8 @@ def _write_items(result: PreferenceResult, stats: ReadStats, out: Path) -> None:
         stats.kept -= 1
         stats.drop(reason, as_record(item), item.source, item.file, item.line)
     for name, part in (("train", result.train), ("validation", result.validation)):
-        _write_lines(out / f"{name}.jsonl", (as_record(item) for item, _ in part))
-    _write_lines(out / "dropped.jsonl", stats.positions)
+        write_jsonl(out / f"{name}.jsonl", (as_record(item) for item, _ in part))
+    write_jsonl(out / "dropped.jsonl", stats.positions)
 
 
 def as_record(item: Preference | LabelledAnswer) -> dict[str, Any]:
@@ -145,7 +143,3 @@ def as_record(item: Preference | LabelledAnswer) -> dict[str, Any]:
     else:
         answers = {"completion": item.completion, "label": item.desirable}
     return {"prompt": item.prompt, **answers, "source": item.source}
-
-
-def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())

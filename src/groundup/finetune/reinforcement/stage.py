@@ -1,12 +1,11 @@
 """Stage 08-reinforcement: the last model learns from rewards for its own answers."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.bootstrap import bootstrap_interval
 from groundup.finetune.finetune_plan import with_chat_template
@@ -74,8 +73,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     for problem in result.too_long:
         stats.kept -= 1
         stats.drop("too_long", problem.prompt, "")
-    _write_lines(out / "dropped.jsonl", stats.positions)
-    _write_lines(out / "held_out.jsonl", _held_out_lines(result))
+    write_jsonl(out / "dropped.jsonl", stats.positions)
+    write_jsonl(out / "held_out.jsonl", _held_out_lines(result))
     answers = greedy_answers(model, tokenizer, config.prompts)
     discard_checkpoints(out, machine.keep_checkpoint_every)
     records = result.training.records
@@ -152,7 +151,3 @@ def _held_out_lines(result: ReinforcementResult) -> Iterable[dict[str, Any]]:
             "after": result.after.answers[index],
             "solved_after": result.after.solved[index],
         }
-
-
-def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(r, ensure_ascii=False, default=str) + "\n" for r in records).encode())

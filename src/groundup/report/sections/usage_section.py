@@ -28,14 +28,8 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
     shape = run_data["plan"].get("model") or run_data["recipe"].get("model", {})  # the plan knows that of [base], too
     architecture = shape.get("architecture", "decoder")
     task = stage_metrics(run_data, "chat").get("task", "generation")
-    if stage_metrics(run_data, "preference").get("loss_name") == "reward":
-        lines.append(
-            (
-                "from groundup.generate import load_reward_model, score_answers",
-                "scores of answers, in Python: book/preferences.md",
-            )
-        )
-    elif task == "classification":
+    scores_answers = stage_metrics(run_data, "preference").get("loss_name") == "reward"  # and writes none: no command
+    if task == "classification":
         lines.append((f'groundup classify {run} "TEXT"', "the label of a text"))
         lines.append((f"groundup classify {run} --input FILE", "a label for each line of a file"))
     elif (architecture == "encoder" and "base" in stages) or task == "embedding":
@@ -46,7 +40,7 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
         lines.append((f'groundup generate {run} --prompt "TEXT"', "turn a text into another, as it was fine-tuned to"))
         lines.append((f"groundup generate {run} --input FILE", "the same for each line of a file"))
         lines.append((f"groundup serve {run}", "OpenAI-compatible completions at http://127.0.0.1:8000/v1"))
-    elif architecture == "decoder":
+    elif architecture == "decoder" and not scores_answers:
         lines += _decoder_commands(run_data, run)
     if "data" in stages:
         lines.append((f"groundup inspect {run}", "browse kept and dropped documents"))
