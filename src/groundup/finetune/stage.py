@@ -19,17 +19,14 @@ from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import lora_options
 from groundup.finetune.sft import finetune
 from groundup.finetune.template_messages import template_notice
-from groundup.finetune.trainable_base import load_base
+from groundup.finetune.trainable_base import load_base, save_tuned
 from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
 from groundup.finetune.training_data.conversations import read_conversations, split_conversations
 from groundup.finetune.training_data.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.translation import score_translations
-from groundup.interop.adapters.adapter_folder import save_adapter
-from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
-from groundup.interop.adapters.lora_layer import merge_lora
-from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
-from groundup.model import Decoder, EncoderDecoder, save_model
+from groundup.model import Decoder, EncoderDecoder
 from groundup.plan.finetune_defaults import RECALL_QUESTIONS
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
@@ -97,13 +94,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     stats.add(result.stats)
     train, validation = result.train.conversations, result.validation.conversations
 
-    if config.method != "full":
-        save_adapter(model, out / "adapter", base=base_name(inputs["base"]))
-        tokenizer.save(out / "adapter")
-        merge_trainable_tokens(merge_lora(model))
+    save_tuned(model, tokenizer, out, config.method, inputs["base"])
     after = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
-    save_model(model, out)
-    tokenizer.save(out)
     for name, part in (("train", train), ("validation", validation)):
         write_jsonl(out / f"{name}.jsonl", map(_record, part))
     write_jsonl(out / "dropped.jsonl", stats.positions)

@@ -1,14 +1,18 @@
-"""The base model of a fine-tuning stage, in the dtype that the method trains."""
+"""The base model of a fine-tuning stage, in the dtype that the method trains, and the folder of what it becomes."""
 
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from groundup.interop.adapters import merge_lora, save_adapter
+from groundup.interop.adapters.base_fingerprint import base_name
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.interop.model_loading import is_quantized
-from groundup.model import load_model
+from groundup.model import load_model, save_model
 from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.nf4_linear import load_nf4_model
+from groundup.tokenizer import Tokenizer
 
 
 def load_base(folder: Path, method: str, device: torch.device) -> nn.Module:
@@ -19,3 +23,13 @@ def load_base(folder: Path, method: str, device: torch.device) -> nn.Module:
         return load_nf4_model(folder, device)
     dtype = "float32" if method == "full" else None  # updates of all weights are too small for bfloat16
     return load_model(folder, device, dtype, verify=False)
+
+
+def save_tuned(model: nn.Module, tokenizer: Tokenizer, out: Path, method: str, base: Path) -> None:
+    """Write the tuned model to `out`; with adapters, also these to out/adapter, before they are merged into `model`."""
+    if method != "full":
+        save_adapter(model, out / "adapter", base=base_name(base))
+        tokenizer.save(out / "adapter")
+        merge_trainable_tokens(merge_lora(model))
+    save_model(model, out)
+    tokenizer.save(out)

@@ -13,15 +13,12 @@ from groundup.finetune.lora import lora_options
 from groundup.finetune.preference.answer_samples import kl_divergence, mean_length, sample_answers
 from groundup.finetune.preference.preference_tuning import PreferenceResult, finetune_preferences
 from groundup.finetune.preference.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
-from groundup.finetune.trainable_base import load_base
+from groundup.finetune.trainable_base import load_base, save_tuned
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference, read_items
 from groundup.finetune.training_data.read_stats import DROP_REASONS, ReadStats
 from groundup.generate.reward_model import save_reward_head
-from groundup.interop.adapters import merge_lora, save_adapter
-from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
-from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
-from groundup.model import save_model
+from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.recipe import RecipeView
 from groundup.recipe.preference_config import PreferenceConfig
 from groundup.stages import last_model_stage
@@ -66,12 +63,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
         keep_best_weights=config.keep_best_weights is not False, **{name: getattr(config, name) for name in OPTIONS},
     )  # fmt: skip
-    if config.method != "full":
-        save_adapter(model, out / "adapter", base=base_name(inputs[source]))
-        tokenizer.save(out / "adapter")
-        merge_trainable_tokens(merge_lora(model))
-    save_model(model, out)
-    tokenizer.save(out)
+    save_tuned(model, tokenizer, out, config.method, inputs[source])
     _write_items(result, stats, out)
     answers, sampled, divergence = [], [], None
     if result.reward_model is not None:

@@ -13,13 +13,10 @@ from groundup.finetune.finetune_task import greedy_answers
 from groundup.finetune.lora import lora_options
 from groundup.finetune.reinforcement.recipe_rewards import build_reward, read_usable_problems
 from groundup.finetune.reinforcement.reinforcement import ReinforcementResult, finetune_reinforcement
-from groundup.finetune.trainable_base import load_base
+from groundup.finetune.trainable_base import load_base, save_tuned
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.read_stats import DROP_REASONS
-from groundup.interop.adapters import merge_lora, save_adapter
-from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
-from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
-from groundup.model import save_model
+from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.recipe import RecipeView
 from groundup.recipe.reinforcement_config import ReinforcementConfig
 from groundup.stages import last_model_stage
@@ -64,12 +61,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         merge=False, lora=lora, folder=out, machine=machine, seed=recipe.seed,
         **{name: getattr(config, name) for name in OPTIONS},
     )  # fmt: skip
-    if config.method != "full":
-        save_adapter(model, out / "adapter", base=base_name(inputs[source]))
-        tokenizer.save(out / "adapter")
-        merge_trainable_tokens(merge_lora(model))
-    save_model(model, out)
-    tokenizer.save(out)
+    save_tuned(model, tokenizer, out, config.method, inputs[source])
     for problem in result.too_long:
         stats.kept -= 1
         stats.drop("too_long", problem.prompt, "")
