@@ -58,7 +58,7 @@ def run_groundup(row: str, folder: Path, steps: int) -> dict[str, Any]:
     from groundup.artifacts.machine import Machine
     from groundup.finetune import finetune
     from groundup.model import load_model, save_model
-    from groundup.quantize.nf4_linear import load_nf4_model
+    from groundup.quantize.layers.nf4_linear import load_nf4_model
     from groundup.tokenizer import load_pretrained_tokenizer
 
     native = folder.parent / f"{folder.name}-native"

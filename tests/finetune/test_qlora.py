@@ -14,7 +14,7 @@ from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.model import save_model
 from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
-from groundup.quantize.nf4_linear import NF4Linear, pack_nf4
+from groundup.quantize.layers.nf4_linear import NF4Linear, pack_nf4
 from groundup.quantize.quantized_folder import save_quantized_folder
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))

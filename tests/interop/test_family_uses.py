@@ -9,8 +9,8 @@ from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.families import FAMILIES
 from groundup.interop.family_table import small_config
 from groundup.model import Decoder
+from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.quantized_linear import quantized_layers
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 
 DECODERS = [name for name, family in FAMILIES.items() if family.kind == "decoder"]

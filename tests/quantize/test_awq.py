@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from groundup.quantize.awq import apply_scales, channel_scales, scale_groups, search_scales
 from groundup.quantize.calibration import InputStats, linear_layers, output_error
+from groundup.quantize.methods.awq import apply_scales, channel_scales, scale_groups, search_scales
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from groundup.quantize.calibration import InputStats, output_error
-from groundup.quantize.gptq import gptq, inverse_cholesky
+from groundup.quantize.methods.gptq import gptq, inverse_cholesky
 from groundup.quantize.quantization_grid import QuantizationScheme, find_params, round_to_nearest
 
 

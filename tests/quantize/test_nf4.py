@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
 from groundup.model import build_model, load_model, save_model
-from groundup.quantize.nf4 import dequantize_nf4, dynamic_values, nf4_values, quantize_nf4
-from groundup.quantize.nf4_linear import NF4Linear, load_nf4_model, pack_nf4
+from groundup.quantize.layers.nf4 import dequantize_nf4, dynamic_values, nf4_values, quantize_nf4
+from groundup.quantize.layers.nf4_linear import NF4Linear, load_nf4_model, pack_nf4
 from groundup.recipe import ModelConfig
 
 PAPER_VALUES = [

@@ -14,7 +14,7 @@ from groundup.artifacts.manifest import list_files
 from groundup.model import save_model
 from groundup.quantize import export_model, open_model, quantize_folder
 from groundup.quantize.calibration_windows import concatenated_windows, evenly_spaced_windows
-from groundup.quantize.int4_cpu import Int4Linear
+from groundup.quantize.kernels.int4_cpu import Int4Linear
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model

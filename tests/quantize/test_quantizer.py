@@ -9,9 +9,9 @@ from groundup.quantize import quantize
 from groundup.quantize.calibration import iter_blocks
 from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
-from groundup.quantize.int4_cpu import Int4Linear, is_supported, use_int4_kernel
+from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported, use_int4_kernel
+from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
-from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantizer import (
     METHODS,
     QuantizationSettings,

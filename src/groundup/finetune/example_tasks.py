@@ -36,7 +36,7 @@ from groundup.model.classification_head import ClassificationHead
 from groundup.plan.finetune_defaults import derive_finetuning
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_pairs
-from groundup.quantize.nf4_linear import pack_nf4
+from groundup.quantize.layers.nf4_linear import pack_nf4
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train import Objective

@@ -37,7 +37,7 @@ from groundup.train.micro_batch import DEFAULT_TOKENS
 
 SAMPLED_CONVERSATIONS = 300
 NF4_BYTES = 4.127 / 8
-"""Of a weight: quantize/nf4.py."""
+"""Of a weight: quantize/layers/nf4.py."""
 PACKING_EFFICIENCY = 0.9
 """Fraction of the positions of packed rows that hold tokens."""
 

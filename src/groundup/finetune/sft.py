@@ -24,7 +24,7 @@ from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.plan.finetune_defaults import finetuning_defaults, row_length
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_row_length
-from groundup.quantize.nf4_linear import pack_nf4
+from groundup.quantize.layers.nf4_linear import pack_nf4
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, EvalFn, Objective, TrainResult, build_engine, run_training_loop

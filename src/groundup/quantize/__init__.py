@@ -4,14 +4,11 @@
     calibration.py           statistics of layer inputs, block by block
     calibration_windows.py   token windows for calibration
     calibration_text.py      the text of a run for calibration and comparison
-    gptq.py                  GPTQ: error-compensating rounding
-    awq.py                   AWQ: activation-aware scales
+    methods/                 GPTQ and AWQ
     bit_packing.py           codes packed into words
-    quantized_linear.py      the linear layer with a packed weight
-    nf4.py                   NF4 with double quantization
-    nf4_linear.py            the linear layer with a weight in NF4, the base of QLoRA
+    layers/                  layers with packed weights
     quantizer.py             quantization of a whole model
-    int4_cpu.py              PyTorch's int4 kernel for small batches on a CPU
+    kernels/                 layers in the layouts of fast kernels
     quantized_folder.py      groundup's folder layout
     formats/                 GPTQ, AWQ and compressed-tensors files
     model_loader.py          open and export models at any path
@@ -23,9 +20,9 @@ Deliberately absent: quantized activations and KV caches, quantization-aware tra
 heads and experts. On GPUs, layers dequantize and multiply; there are no custom kernels.
 """
 
+from groundup.quantize.layers.quantized_linear import QuantizedLinear
 from groundup.quantize.model_loader import export_model, open_model
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
-from groundup.quantize.quantized_linear import QuantizedLinear
 from groundup.quantize.quantizer import (
     METHODS,
     LayerQuantizationError,

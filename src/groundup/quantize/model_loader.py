@@ -15,7 +15,7 @@ from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
-from groundup.quantize.int4_cpu import use_int4_kernel
+from groundup.quantize.kernels.int4_cpu import use_int4_kernel
 from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.quantize.quantizer import dequantize_model
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer

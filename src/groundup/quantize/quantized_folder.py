@@ -18,8 +18,8 @@ from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import assign_weights, build_meta_model, load_config
 from groundup.model.serialization import write_model_files
+from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 
 
 @dataclass(frozen=True)

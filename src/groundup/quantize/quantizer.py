@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.plan.stage_support import divisible_group_size
-from groundup.quantize.awq import apply_scales, scale_groups, search_scales
 from groundup.quantize.calibration import BlockCalibration, iter_blocks, linear_layers, output_error
-from groundup.quantize.gptq import gptq
+from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.methods.awq import apply_scales, scale_groups, search_scales
+from groundup.quantize.methods.gptq import gptq
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, round_to_nearest
-from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 
 
 @dataclass(frozen=True)

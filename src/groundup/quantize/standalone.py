@@ -18,9 +18,9 @@ from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
+from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import save_quantized_folder
-from groundup.quantize.quantized_linear import quantized_layers
 from groundup.quantize.quantizer import (
     METHODS,
     LayerQuantizationError,

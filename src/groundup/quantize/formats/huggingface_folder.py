@@ -22,8 +22,8 @@ from groundup.interop.weight_map import TensorMap, check_tensors, expected_shape
 from groundup.model import build_meta_model
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.quantized_format import QuantizedFormat
+from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
-from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import assign_weights, build_meta_model, load_config
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.token_weights import load_token_weights
-from groundup.quantize.nf4 import NF4Weight, dequantize_nf4, quantize_nf4
+from groundup.quantize.layers.nf4 import NF4Weight, dequantize_nf4, quantize_nf4
 
 PARTS = ("codes", "scale_codes", "scale_of_scales", "mean")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.model.frozen_linear import PackedLinear
-from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 
 GROUP_SIZES = (32, 64, 128, 256)
 OUTPUT_MULTIPLE = 16

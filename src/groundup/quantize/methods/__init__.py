@@ -1,0 +1,5 @@
+"""Quantization methods for one layer: from its weight and statistics of its inputs to codes on a grid.
+
+gptq.py   GPTQ: error-compensating rounding
+awq.py    AWQ: activation-aware scales
+"""
