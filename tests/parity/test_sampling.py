@@ -35,6 +35,13 @@ def test_min_p(seed, p):
     assert torch.equal(ours.apply_min_p(logits, p), reference.MinPLogitsWarper(p)(None, logits))
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.95])
+def test_typical_p(seed, p):
+    logits = ours.apply_top_k(rows(seed), 200)  # with excluded tokens, whose probability is 0
+    assert torch.equal(ours.apply_typical_p(logits, p), reference.TypicalLogitsWarper(p)(None, logits))
+
+
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
 def test_repetition_penalty(penalty):
     logits, history = rows(0)[0], [3, 7, 7, 499]
@@ -52,10 +59,16 @@ def test_all_in_order(seed):
             reference.TopKLogitsWarper(50),
             reference.TopPLogitsWarper(0.9),
             reference.MinPLogitsWarper(0.02),
+            reference.TypicalLogitsWarper(0.8),
         ]
     )
+    chain.insert(0, reference.SequenceBiasLogitsProcessor([[[5], 3.0], [[250], -1.5]]))
+    chain.insert(2, reference.NoBadWordsLogitsProcessor([[9], [250, 7], [3, 8]]))
     expected = chain(torch.tensor([history]), logits[None].clone())[0]
-    knobs = SamplingParams(temperature=0.7, top_k=50, top_p=0.9, min_p=0.02, repetition_penalty=1.2)
-    assert torch.equal(ours.filter_logits(logits, knobs, history), expected)
+    knobs = SamplingParams(
+        temperature=0.7, top_k=50, top_p=0.9, min_p=0.02, typical_p=0.8, repetition_penalty=1.2,
+        logit_bias={5: 3.0, 250: -1.5}, banned_sequences=[[9], [250, 7], [3, 8]],
+    )  # fmt: skip
+    assert torch.equal(ours.filter_logits(ours.adjust_logits(logits, knobs, history), knobs), expected)
     assert expected.isinf().any()
     assert not expected.isinf().all()

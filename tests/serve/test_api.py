@@ -1,6 +1,7 @@
 """OpenAI API: responses, streams and errors."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from groundup.generate import GREEDY, SamplingParams, encode_prompt, generate_reference
+from groundup.model import Decoder
 from groundup.serve import create_app
+from groundup.tokenizer.bytes_to_unicode import to_unicode
 
 GREEDILY = {"temperature": 0}
 
@@ -122,6 +125,35 @@ def test_sampling_parameters_and_seed(client, model, tokenizer, reference):
     assert complete(client, seed=-5).status_code == 200
 
 
+def test_penalties_bias_and_stop_tokens(client, model, tokenizer, reference):
+    ids = encode_prompt(model, tokenizer, "hello")
+    knobs = {"presence_penalty": 1.5, "frequency_penalty": 0.5, "typical_p": 0.9, "seed": 3}
+    text = complete(client, max_tokens=20, logit_bias={"100": 2.5}, **knobs).json()["choices"][0]["text"]
+    assert text == reference(ids, 20, SamplingParams(logit_bias={100: 2.5}, **knobs))
+    greedy = complete(client, max_tokens=20, logprobs=0, **GREEDILY).json()["choices"][0]
+    first = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+    stopped = complete(client, max_tokens=20, stop_token_ids=[first], **GREEDILY).json()["choices"][0]
+    assert (stopped["text"], stopped["finish_reason"]) == ("", "stop")
+    late = complete(client, max_tokens=20, stop_token_ids=[first], min_tokens=5, **GREEDILY).json()
+    assert late["usage"]["completion_tokens"] >= 5
+    assert greedy["finish_reason"] == "length"
+
+
+def test_several_choices(client):
+    body = converse(client, n=3, seed=5, max_tokens=12).json()
+    texts = [choice["message"]["content"] for choice in body["choices"]]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    assert len(set(texts)) > 1
+    for number, text in enumerate(texts):
+        alone = converse(client, seed=5 + number, max_tokens=12).json()["choices"][0]["message"]["content"]
+        assert text == alone
+    two = complete(client, prompt=["a", "b"], n=2, seed=5, max_tokens=6).json()["choices"]
+    assert [choice["text"] for choice in two[2:]] == [
+        complete(client, prompt="b", seed=seed, max_tokens=6).json()["choices"][0]["text"] for seed in (5, 6)
+    ]
+    refused(complete(client, prompt=["a"] * 40, n=2), 400, param="n")
+
+
 def test_context_length_limits_the_answer(client):
     body = complete(client, prompt="x" * 250, max_tokens=10**12, **GREEDILY).json()
     assert body["usage"]["completion_tokens"] == 6
@@ -147,6 +179,43 @@ def test_logprobs(client, model, tokenizer):
         assert entry["logprob"] == entry["top_logprobs"][0]["logprob"]
         assert len(entry["top_logprobs"]) == 2
     assert converse(client).json()["choices"][0]["logprobs"] is None
+
+
+def test_logprobs_of_parts_of_characters(client, tokenizer):
+    """Byte tokens: each carries its own byte, and their texts lie where their character does."""
+    parts = [bytes([byte]) for byte in "\u6771".encode()]
+    for token, content in ((tokenizer.token_id(to_unicode(part)), part) for part in parts):
+        told = converse(client, max_tokens=1, logit_bias={str(token): 100}, logprobs=True, top_logprobs=20, **GREEDILY)
+        entry = told.json()["choices"][0]["logprobs"]["content"][0]
+        assert entry["bytes"] == list(content)
+        assert entry["token"] == f"\\x{content.hex()}"
+        assert len({tuple(top["bytes"]) for top in entry["top_logprobs"]}) == 20
+
+
+def test_logprobs_end_before_a_stop_string(client):
+    whole = complete(client, max_tokens=30, logprobs=1, **GREEDILY).json()["choices"][0]
+    text, offsets = whole["text"], whole["logprobs"]["text_offset"]
+    stop = text[7:9]
+    cut = text.index(stop)
+    stopped = complete(client, max_tokens=30, logprobs=1, stop=stop, **GREEDILY).json()["choices"][0]
+    assert stopped["text"] == text[:cut]
+    assert stopped["logprobs"]["text_offset"] == [offset for offset in offsets if offset < cut]
+    told = []
+    for event in events(complete(client, max_tokens=30, logprobs=1, stop=stop, stream=True, **GREEDILY)):
+        told += (event["choices"][0]["logprobs"] or {"tokens": []})["tokens"]
+    assert told == stopped["logprobs"]["tokens"]
+
+
+def test_a_faulty_request_does_not_disturb_the_others(model, tokenizer):
+    """Logits that are no numbers, of one row."""
+    network, bad = Decoder(model.config.model_copy(update={"tie_embeddings": False})).eval(), tokenizer.encode("~")[0]
+    with torch.no_grad():
+        network.embedding.tokens.weight[bad] = torch.nan
+    with TestClient(create_app(network, tokenizer, name="tiny")) as client, ThreadPoolExecutor(8) as pool:
+        fields = {"max_tokens": 20, "logit_bias": {str(bad): -100}}
+        answers = list(pool.map(lambda text: complete(client, prompt=text, **fields), "ab~cd~ef"))
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 200, 200, 500, 200, 200]
+    refused(answers[2], 500, "invalid_logits")
 
 
 def test_content_parts_and_developer_role(client):
@@ -204,9 +273,18 @@ def refused(response, status: int, code: str | None = None, param: str | None = 
         ({"stop": ""}, "stop"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stream": "yes"}, "stream"),
-        ({"n": 2}, "n"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"n": 0}, "n"),
+        ({"n": 65}, "n"),
+        ({"best_of": 2}, "best_of"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"260": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"typical_p": 0}, "typical_p"),
+        ({"stop_token_ids": ["a"]}, "stop_token_ids"),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
+        ({"grammar": "root ::= 'a'"}, "grammar"),
+        ({"continue_final_message": True}, "continue_final_message"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": []}, "messages"),

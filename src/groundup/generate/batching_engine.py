@@ -25,7 +25,7 @@ from groundup.generate.generation import (
     require_generative,
     start_decoding,
 )
-from groundup.generate.sampling import SamplingParams, log_probabilities, sample_token, top_logprobs
+from groundup.generate.sampling import InvalidLogitsError, SamplingParams, log_probabilities, sample_token, top_logprobs
 from groundup.model import EncoderDecoder, StaticKVCache
 from groundup.tokenizer import Tokenizer
 
@@ -52,14 +52,16 @@ class StepOutput:
     """Result of a step for one request: a token, a finish reason, or both.
 
     `finish_reason` is "stop" at a stop token (which is not returned), "length" when max_tokens or the context length is
-    reached. `logprob` and `top_logprobs` are in nats, before temperature and filters, if `Request.logprobs` is set.
+    reached, "error" when no token could be chosen; `error` says why. `logprob` and `top_logprobs` are in nats, before
+    temperature and filters, if `Request.logprobs` is set.
     """
 
     request: Request
     token: int | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "error"] | None
     logprob: float | None = None
     top_logprobs: list[tuple[int, float]] = field(default_factory=list)
+    error: InvalidLogitsError | None = None
 
 
 @dataclass(eq=False)
@@ -201,11 +203,17 @@ class BatchingEngine:
         return min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
 
     def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
+        """The next token of one request. A fault in its logits ends this request alone."""
         request = running.request
-        penalized = request.sampling.repetition_penalty != 1.0
-        previous_ids = (*continued_ids(self._model, request.prompt_ids), *request.tokens) if penalized else ()
-        token = sample_token(logits, request.sampling, previous_ids, running.generator)
-        if token in request.stop_ids:
+        prompt_ids, stop_ids = continued_ids(self._model, request.prompt_ids), request.stop_ids
+        try:
+            token = sample_token(
+                logits, request.sampling, running.generator,
+                prompt_ids=prompt_ids, output_ids=request.tokens, stop_ids=stop_ids,
+            )  # fmt: skip
+        except InvalidLogitsError as fault:
+            return StepOutput(request, None, "error", error=fault)
+        if token in stop_ids:
             return StepOutput(request, None, "stop")
         request.tokens.append(token)
         output = StepOutput(request, token, "length" if len(request.tokens) >= running.limit else None)
@@ -258,9 +266,10 @@ def generate_many(
     engine = BatchingEngine(model, max_batch=max_batch)
     requests = []
     for index, prompt in enumerate(prompts):
-        seed = None if sampling.seed is None else (sampling.seed + index) % 2**64
-        requests.append(Request(prompt, max_tokens, replace(sampling, seed=seed), stop_ids))
+        requests.append(Request(prompt, max_tokens, sampling.numbered(index), stop_ids))
         engine.submit(requests[-1])
     while engine.busy:
-        engine.step()
+        for output in engine.step():
+            if output.error is not None:
+                raise output.error
     return [request.tokens for request in requests]

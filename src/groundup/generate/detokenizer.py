@@ -28,6 +28,10 @@ class StreamDetokenizer:
         context: tokens of the prompt, which decide whether the output begins with a space.
         stop: strings that end the output; neither they nor later text is returned.
 
+    Attributes:
+        num_decoded: whole characters decoded so far, returned or not.
+        stopped: a stop string was found.
+
     >>> detokenizer = StreamDetokenizer(tokenizer, prompt_ids, stop=["\n"])
     >>> text = "".join(detokenizer.push(token) for token in tokens) + detokenizer.finish()
     """
@@ -39,6 +43,7 @@ class StreamDetokenizer:
         self._stop = tuple(stop)
         self._pending = ""
         self.stopped = False
+        self.num_decoded = 0
 
     def push(self, token: int) -> str:
         """The text that `token` completes; may be empty."""
@@ -48,6 +53,7 @@ class StreamDetokenizer:
         text = self._decode_complete()
         chunk = text[len(self._complete_text) :]
         self._complete_text = text
+        self.num_decoded += len(chunk)
         if len(self._window) >= WINDOW_TOKENS:
             self._window = self._window[-CONTEXT_TOKENS:]
             self._complete_text = self._decode_complete()

@@ -56,14 +56,14 @@ def stream_tokens(
     length = min(max_tokens, remaining_context(model, prompt_ids))
     generator = sampling.generator()
     cache, new = start_decoding(model, prompt_ids, length)
-    ids = list(continued_ids(model, prompt_ids))
+    prompt, output = continued_ids(model, prompt_ids), []
     for _ in range(length):
-        logits = next_token_logits(model, [new], cache)
-        token = sample_token(logits[0], sampling, ids, generator)
+        logits = next_token_logits(model, [new], cache)[0]
+        token = sample_token(logits, sampling, generator, prompt_ids=prompt, output_ids=output, stop_ids=stop_ids)
         if token in stop_ids:
             return
         yield token
-        ids.append(token)
+        output.append(token)
         new = [token]
 
 
@@ -78,19 +78,20 @@ def generate_reference(
     """`stream_tokens` without a cache, by a forward pass over the whole text for every token: the oracle of faster ways."""
     device = next(model.parameters()).device
     generator = sampling.generator()
-    ids = list(continued_ids(model, prompt_ids))
+    prompt, output = continued_ids(model, prompt_ids), []
     for _ in range(max_tokens):
         with torch.inference_mode():
             if isinstance(model, EncoderDecoder):
-                read = torch.tensor([[*model.config.decoder_prefix, *ids]], device=device)
+                read = torch.tensor([[*model.config.decoder_prefix, *output]], device=device)
                 outputs = model(torch.tensor([prompt_ids], device=device), decoder_tokens=read)
             else:
-                outputs = model(torch.tensor([ids], device=device))
-        token = sample_token(outputs.logits[0, -1], sampling, ids, generator)
+                outputs = model(torch.tensor([[*prompt, *output]], device=device))
+        logits = outputs.logits[0, -1]
+        token = sample_token(logits, sampling, generator, prompt_ids=prompt, output_ids=output, stop_ids=stop_ids)
         if token in stop_ids:
             return
         yield token
-        ids.append(token)
+        output.append(token)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from groundup.generate import Request, StepOutput, StreamDetokenizer
+from groundup.serve.api_error import ApiError
 from groundup.serve.engine_thread import OutputStream
 from groundup.serve.prometheus import ServerMetrics
 from groundup.tokenizer import Tokenizer
@@ -15,14 +16,15 @@ class TokenLogprob:
     """A generated token and its log-probability in nats.
 
     Attributes:
+        content: its bytes, perhaps a part of a character.
         offset: position of its text in the choice's text.
-        top_logprobs: texts and log-probabilities of the most likely tokens at its position.
+        top_logprobs: bytes and log-probabilities of the most likely tokens at its position.
     """
 
-    text: str
+    content: bytes
     logprob: float
     offset: int
-    top_logprobs: list[tuple[str, float]]
+    top_logprobs: list[tuple[bytes, float]]
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,38 @@ class CompletionChoice:
         self.logprobs: list[TokenLogprob] = []
         self.num_tokens = 0
         self.finish_reason: str | None = None
+        self._held_back: list[TokenLogprob] = []  # of tokens whose text is not sent yet, or is a stop string
         self._tokenizer = tokenizer
         self._stream = StreamDetokenizer(tokenizer, context, stop)
 
     def add_output(self, output: StepOutput) -> ChoiceDelta:
         """Append one engine output."""
-        text, logprobs = "", []
+        text = ""
         if output.token is not None:
             self.num_tokens += 1
+            begin = self._stream.num_decoded
             text = self._stream.push(output.token)
             if output.logprob is not None:
-                top_logprobs = [(self._token_text(id), logprob) for id, logprob in output.top_logprobs]
-                logprobs.append(
-                    TokenLogprob(self._token_text(output.token), output.logprob, len(self.text), top_logprobs)
-                )
+                top_logprobs = [(self._token_bytes(id), logprob) for id, logprob in output.top_logprobs]
+                content = self._token_bytes(output.token)
+                self._held_back.append(TokenLogprob(content, output.logprob, begin, top_logprobs))
         if output.finish_reason and not self._stream.stopped:
             text += self._stream.finish()
         self.finish_reason = "stop" if self._stream.stopped else output.finish_reason
         self.text += text
+        logprobs = self._sent_logprobs()
         self.logprobs += logprobs
         return ChoiceDelta(self.index, text, logprobs, self.finish_reason)
 
-    def _token_text(self, id: int) -> str:
-        return self._tokenizer.decode([id]) if id < self._tokenizer.vocab_size else ""
+    def _sent_logprobs(self) -> list[TokenLogprob]:
+        """The log-probabilities of tokens whose text was sent; at a stop token or at the limit, of all."""
+        complete = self.finish_reason is not None and not self._stream.stopped
+        sent = [each for each in self._held_back if complete or each.offset < len(self.text)]
+        self._held_back = self._held_back[len(sent) :]
+        return sent
+
+    def _token_bytes(self, id: int) -> bytes:
+        return self._tokenizer.token_bytes(id) if id < self._tokenizer.vocab_size else b""
 
 
 @dataclass
@@ -94,6 +105,8 @@ class CompletionChoices:
             if first:
                 self.metrics.first_token_seconds.observe(time.perf_counter() - self.started)
                 first = False
+            if output.error is not None:
+                raise ApiError(500, output.error.message, code="invalid_logits")
             choice = by_request[output.request]
             delta = choice.add_output(output)
             self.metrics.generated_tokens += output.token is not None

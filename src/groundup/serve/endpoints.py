@@ -1,7 +1,7 @@
 """HTTP endpoints: completions, chat completions, embeddings, models, health and metrics."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,7 +22,14 @@ from groundup.serve.completion_choices import CompletionChoice, CompletionChoice
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.prometheus import ServerMetrics
-from groundup.serve.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, SamplingRequest, parse_request
+from groundup.serve.protocol import (
+    MAX_CHOICES,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    SamplingRequest,
+    parse_request,
+)
 from groundup.serve.request_body import read_json_body
 from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter, format_embeddings
 from groundup.tokenizer import Tokenizer
@@ -156,10 +163,19 @@ class Endpoints:
     ) -> Response:
         for prompt in prompts:
             self._check_length(prompt, max_prompt_tokens(self.model.config))
+        self._check_tokens(body.logit_bias or (), "logit_bias")
+        if len(prompts) * body.num_choices > MAX_CHOICES:
+            raise ApiError(
+                400,
+                f"{len(prompts)} prompts with n = {body.num_choices}, expected at most {MAX_CHOICES} choices",
+                param="n",
+            )
         sampling = body.sampling_params(1.0 if self._is_decoder else 0.0)
+        stop_ids = body.stop_ids(self.tokenizer.stop_ids)
         requests = [
-            Request(prompt, min(max_tokens, self.max_tokens), sampling, self.tokenizer.stop_ids, logprobs)
+            Request(prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, logprobs)
             for prompt in prompts
+            for number in range(body.num_choices)
         ]
         choices = CompletionChoices(
             self.engine_thread.submit(requests),
@@ -194,6 +210,11 @@ class Endpoints:
         if max(prompt) >= vocab_size:
             raise UserError(f"token id {max(prompt)}, expected 0 to {vocab_size - 1}")
         return prompt
+
+    def _check_tokens(self, ids: Iterable[str], field: str) -> None:
+        vocab_size = self.model.config.vocab_size
+        if unknown := [token for token in ids if int(token) >= vocab_size]:
+            raise ApiError(400, f"token id {unknown[0]}, expected 0 to {vocab_size - 1}", param=field)
 
     def _check_length(self, prompt: Sequence[int], limit: int) -> None:
         if len(prompt) > limit:

@@ -4,7 +4,7 @@ Unknown fields are ignored. Known but unsupported fields are refused unless they
 that silently ignores an option is worse than an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -16,24 +16,48 @@ MAX_STOPS = 16
 MAX_PROMPTS = 64
 MAX_MESSAGES = 4096
 MAX_INPUTS = 2048
+MAX_CHOICES = 64
+MAX_BIASES = 1024
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 InputText = Annotated[str, StringConstraints(min_length=1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+LogitBias = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES),
+]
+"""Token id, as text (JSON has no other keys), to the number that is added to its logit."""
 
 IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
+    # of vLLM and llama.cpp
+    "grammar": ("",),
+    "json_schema": ({},),
+    "guided_json": ({},),
+    "guided_regex": ("",),
+    "guided_choice": ([],),
+    "guided_grammar": ("",),
+    "structured_outputs": ({},),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "continue_final_message": (False,),
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "prompt_logprobs": (),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "truncate_prompt_tokens": (),
+    "mirostat": (0,),
+    "xtc_probability": (0,),
+    "dry_multiplier": (0,),
 }
 """Unsupported fields, and the values (beside null) with which they are ignored."""
 
@@ -53,7 +77,15 @@ class SamplingRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
+    typical_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: LogitBias | None = None
+    min_tokens: int | None = Field(None, ge=0)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS)] | None = None
+    ignore_eos: bool | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
@@ -74,6 +106,14 @@ class SamplingRequest(BaseModel):
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
+    def num_choices(self) -> int:
+        return self.n or 1
+
+    def stop_ids(self, of_tokenizer: Collection[int]) -> Collection[int]:
+        """The tokens that end the text."""
+        return {*(() if self.ignore_eos else of_tokenizer), *(self.stop_token_ids or ())}
+
+    @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -84,7 +124,12 @@ class SamplingRequest(BaseModel):
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(self.top_k or 0, 0),
             min_p=self.min_p or 0.0,
+            typical_p=self.typical_p or 1.0,
             repetition_penalty=self.repetition_penalty or 1.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            min_tokens=self.min_tokens or 0,
             seed=None if self.seed is None else self.seed % 2**64,
         )
 

@@ -42,9 +42,12 @@ class CompletionFormatter:
         logprobs = None
         if token_logprobs:
             logprobs = {
-                "tokens": [token.text for token in token_logprobs],
+                "tokens": [token_text(token.content) for token in token_logprobs],
                 "token_logprobs": [token.logprob for token in token_logprobs],
-                "top_logprobs": [dict(reversed(token.top_logprobs)) for token in token_logprobs],
+                "top_logprobs": [
+                    {token_text(content): logprob for content, logprob in reversed(token.top_logprobs)}
+                    for token in token_logprobs
+                ],
                 "text_offset": [token.offset for token in token_logprobs],
             }
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
@@ -101,15 +104,24 @@ class ChatFormatter:
 ResponseFormatter = CompletionFormatter | ChatFormatter
 
 
+def token_text(content: bytes) -> str:
+    """The text of a token; bytes of an incomplete character as OpenAI writes them, such as \\xe6.
+
+    >>> token_text(b"\\xe6 a")
+    '\\\\xe6 a'
+    """
+    return content.decode("utf-8", "backslashreplace")
+
+
 def _chat_logprobs(token_logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
     if not token_logprobs:
         return None
 
-    def entry(text: str, logprob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    def entry(content: bytes, logprob: float) -> dict[str, Any]:
+        return {"token": token_text(content), "logprob": logprob, "bytes": list(content)}
 
     content = [
-        entry(token.text, token.logprob) | {"top_logprobs": [entry(*top) for top in token.top_logprobs]}
+        entry(token.content, token.logprob) | {"top_logprobs": [entry(*top) for top in token.top_logprobs]}
         for token in token_logprobs
     ]
     return {"content": content}

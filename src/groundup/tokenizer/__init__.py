@@ -2,6 +2,7 @@
 
     split_patterns.py          pretokenization regexes of GPT-2, GPT-4 and Qwen2
     bytes_to_unicode.py        printable letters for bytes, as in tokenizer.json
+    token_bytes.py             the bytes of a vocabulary entry
     byte_level_vocabulary.py   vocabulary and merges as bytes, and back
     bpe.py                     byte-pair encoding in plain Python: the oracle of the faster implementations
     special_tokens.py          end of text, turns, padding, masks

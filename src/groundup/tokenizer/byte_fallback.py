@@ -13,7 +13,7 @@ from groundup.artifacts.arguments import iter_texts
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer.byte_level_vocabulary import is_byte_level, missing_bytes, with_added_tokens
 from groundup.tokenizer.bytes_to_unicode import to_unicode
-from groundup.tokenizer.sentencepiece import SPACE
+from groundup.tokenizer.token_bytes import SPACE
 from groundup.tokenizer.tokenizer import Tokenizer
 
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))

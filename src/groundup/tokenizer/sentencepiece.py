@@ -17,9 +17,9 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from groundup.tokenizer.token_bytes import SPACE
 from groundup.tokenizer.tokenizer import Tokenizer
 
-SPACE = "▁"
 Merge = tuple[str, str]
 FieldValue = int | bytes
 

@@ -16,13 +16,14 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import shorten
 from groundup.tokenizer.assistant_turns import TurnForm, training_text
-from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, merges_of, vocabulary_of
+from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, is_byte_level, merges_of, vocabulary_of
 from groundup.tokenizer.chat_template import Message, Span, render
 from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHANNEL, CHAT_STOP_TOKENS, MESSAGE_END, check_special_tokens, named_roles
 from groundup.tokenizer.split_patterns import PATTERNS
 from groundup.tokenizer.stream_encoding import CutRule, cut_rule, encode_pieces
+from groundup.tokenizer.token_bytes import entry_bytes
 from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_folder
 
 HINT = "is its tokenizer.json intact? create or download it again"
@@ -143,6 +144,23 @@ class Tokenizer:
     def vocabulary(self) -> dict[int, bytes]:
         """The bytes of each id, by id. Raises UserError unless the tokenizer is byte-level."""
         return vocabulary_of(json.loads(self.backend.to_str()))
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that a token adds to a text, perhaps a part of a character; b"" of an unknown id."""
+        token = self.token(id)
+        if token is None:
+            return b""
+        if id in self._added_ids:
+            return token.encode()
+        return entry_bytes(token, byte_level=self._is_byte_level)
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        return is_byte_level(json.loads(self.backend.to_str()))
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(self.backend.get_added_tokens_decoder())
 
     @cached_property
     def merges(self) -> list[tuple[bytes, bytes]]:

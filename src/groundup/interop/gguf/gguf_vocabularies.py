@@ -16,7 +16,8 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.sentencepiece import SPACE, character_table, split_spelled
+from groundup.tokenizer.sentencepiece import character_table, split_spelled
+from groundup.tokenizer.token_bytes import SPACE
 
 Metadata = dict[str, Any]
 
