@@ -10,11 +10,9 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.cli import extras
-from groundup.model import build_meta_model
 from groundup.plan import derive, stage_support
-from groundup.plan.stage_support import check_stages, divisible_group_size, linear_widths
-from groundup.quantize.quantizer import quantizable_layers
-from groundup.recipe import ModelConfig, parse_recipe
+from groundup.plan.stage_support import check_stages
+from groundup.recipe import parse_recipe
 
 MODEL = {"tie_embeddings": False, "hidden_size": 64, "num_layers": 4, "num_heads": 4, "context_length": 64}
 TRAIN = {"learning_rate": 1e-3, "batch_tokens": 1024, "steps": 4}
@@ -72,7 +70,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "encoder tasks": ({"model": ENCODER, "tokenizer": MASKS, "evaluate": {"tasks": [TASK]}}, "evaluate.tasks with"),
     "encoder chat": ({"model": ENCODER, "tokenizer": MASKS, "finetune": CHAT}, "an encoder cannot be fine-tuned"),
     "encoder quantized": ({"model": ENCODER, "tokenizer": MASKS, "quantize": {}}, "[quantize] with model.architecture = encoder"),
-    "group size": ({"model": {"intermediate_size": 168}, "quantize": {}}, "divides the input width 168 of down_proj"),
     "export dtype": ({"export": {"dtype": "q4_0"}}, "dtype 'q4_0', expected one of float32, bfloat16, float16"),
     "export family": ({"model": {"logit_softcap": 3.0}, "export": {}}, "the model cannot be exported as"),
     "GGUF tokenizer": (
@@ -141,20 +138,3 @@ def test_a_missing_package_is_one_line_before_the_first_stage(monkeypatch):
         str(extras.missing_package_error(caught.value))
         == "typst is not installed (hint: pip install 'groundup[report]')"
     )
-
-
-@pytest.mark.parametrize(
-    "moe", [None, {"num_experts": 4, "experts_per_token": 2, "num_shared_experts": 3, "num_dense_layers": 1}]
-)
-def test_planned_widths_are_those_of_the_model(moe):
-    config = ModelConfig(**MODEL, vocab_size=64, head_dim=24, intermediate_size=80, moe=moe)
-    built = {layer.in_features for layer in quantizable_layers(build_meta_model(config)).values()}
-    assert set(linear_widths(config).values()) == built
-
-
-def test_group_size_is_halved_until_it_divides_every_width():
-    assert divisible_group_size(128, {"a": 256, "b": 512}) == 128
-    assert divisible_group_size(128, {"a": 192, "b": 704}) == 64
-    assert divisible_group_size(128, {"a": 48}) == 16
-    with pytest.raises(UserError, match=r"input width 42 of b"):
-        divisible_group_size(128, {"a": 256, "b": 42})

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.model import build_model
 from groundup.quantize import quantize
 from groundup.quantize.calibration import iter_blocks
 from groundup.quantize.calibration_windows import evenly_spaced_windows
@@ -12,14 +13,16 @@ from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported, use_int4_kernel
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
+from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
 from groundup.quantize.quantizer import (
     METHODS,
     QuantizationSettings,
-    adapt_scheme,
+    bits_per_weight,
     dequantize_model,
     quantizable_layers,
     quantize_model,
 )
+from groundup.recipe import ModelConfig
 from groundup.recipe.output_config import QuantizeConfig
 
 SCHEME = QuantizationScheme(4, 32, True)
@@ -114,7 +117,7 @@ def test_quantized_linear_equals_dequantized_linear(scheme, dtype):
     stored = sum(
         tensor.numel() * tensor.element_size() for name, tensor in layer.state_dict().items() if name != "bias"
     )
-    assert stored * 8 == weight.numel() * scheme.bits_per_weight
+    assert stored * 8 == scheme.stored_bits(*weight.shape)
 
 
 def test_casting_keeps_scales():
@@ -162,13 +165,103 @@ def test_dequantize_model(decoder, windows, copy_of):
         torch.testing.assert_close(plain(windows).logits, decoder(windows).logits)
 
 
-def test_adapt_scheme(make_decoder, windows):
-    model = make_decoder(hidden_size=48, num_heads=3, intermediate_size=160)
-    assert adapt_scheme(model, QuantizationScheme(4, 128)).group_size == 16
-    with pytest.raises(UserError, match="group_size = 128 does not divide"):
-        quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(4, 128)))
-    with pytest.raises(UserError, match=r"input width 42 of blocks\.0\.attention\.q_proj"):
-        adapt_scheme(make_decoder(hidden_size=42, num_heads=3, intermediate_size=160), QuantizationScheme(4, 128))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("bits", "group_size"), [(3, 64), (4, -1), (5, 40), (2, 16)])
+def test_any_width_bits_and_group_size(make_decoder, windows, method, bits, group_size):
+    model = make_decoder(hidden_size=48, num_heads=3, intermediate_size=88)
+    with torch.no_grad():
+        expected = model(windows).logits
+    quantize_model(model, QuantizationSettings(method, QuantizationScheme(bits, group_size)), windows)
+    for layer in quantized_layers(model).values():
+        stored = sum(t.numel() * t.element_size() for name, t in layer.state_dict().items() if name != "bias")
+        assert stored * 8 == layer.scheme.stored_bits(layer.out_features, layer.in_features)
+    assert bits < bits_per_weight(model) < bits + 1.5
+    with torch.no_grad():
+        found = model(windows).logits
+    assert (found - expected).norm() / expected.norm() < {2: 1.4, 3: 0.7, 4: 0.35, 5: 0.2}[bits]
+
+
+def test_layers_may_have_schemes_of_their_own(decoder, windows, tmp_path):
+    name = "blocks.1.feed_forward.down_proj"
+    settings = QuantizationSettings("gptq", SCHEME, layer_schemes={name: QuantizationScheme(6, 48, False)})
+    quantize_model(decoder, settings, windows)
+    schemes = {name: layer.scheme for name, layer in quantized_layers(decoder).items()}
+    assert schemes.pop(name) == QuantizationScheme(6, 48, False)
+    assert set(schemes.values()) == {SCHEME}
+    save_quantized_folder(decoder, tmp_path, "gptq")
+    again = load_quantized_folder(tmp_path)
+    assert {n: layer.scheme for n, layer in quantized_layers(again).items()} == schemes | {
+        name: settings.scheme_of(name)
+    }
+    with torch.no_grad():
+        assert torch.equal(again(windows).logits, decoder(windows).logits)
+
+
+MOE = {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 40, "num_shared_experts": 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("expert_bias", [False, True])
+def test_experts_are_quantized(make_decoder, windows, copy_of, tmp_path, method, expert_bias):
+    moe = MOE | ({"expert_bias": True, "num_shared_experts": 0} if expert_bias else {})
+    model = make_decoder(moe=moe)
+    names = [name for name, p in model.named_parameters() if ".experts." in name and p.ndim == 3]
+    float_model = copy_of(model)
+    errors = quantize_model(model, QuantizationSettings(method, QuantizationScheme(8, 32)), windows)
+    experts = [name for name in quantized_layers(model) if ".experts." in name]
+    assert len(experts) == 4 * len(names) == 24
+    assert {error.layer for error in errors} == set(quantized_layers(model))
+    assert all(type(block.feed_forward.router).__name__ == "Router" for block in model.blocks)
+    save_quantized_folder(model, tmp_path, method)
+    plain = dequantize_model(load_quantized_folder(tmp_path))
+    assert plain.state_dict().keys() == float_model.state_dict().keys()
+    with torch.no_grad():
+        expected, found = float_model(windows).logits, model(windows).logits
+        torch.testing.assert_close(plain(windows).logits, found)
+    assert (found - expected).norm() / expected.norm() < 0.1
+
+
+def test_experts_with_few_tokens_have_the_statistics_of_all(make_decoder):
+    model = make_decoder(moe=MOE)
+    with torch.no_grad():
+        model.blocks[0].feed_forward.router.weight[1:] = -model.blocks[0].feed_forward.router.weight[0]
+    windows = torch.randint(0, 260, (1, 24), generator=torch.Generator().manual_seed(5))
+    errors = quantize_model(model, QuantizationSettings("gptq", SCHEME), windows)
+    notes = {error.layer: error.note for error in errors}
+    assert notes["blocks.0.feed_forward.experts.gate_proj.3"].endswith("tokens: statistics of all experts")
+    assert not notes["blocks.0.attention.q_proj"]
+    assert all(0 <= error.error < 0.1 for error in errors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
+def test_encoders_and_encoder_decoders(windows, copy_of, tmp_path, method, architecture):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=264, hidden_size=64, num_layers=2, num_heads=4, context_length=64, architecture=architecture
+    )
+    model = build_model(config).eval()
+    float_model = copy_of(model)
+    errors = quantize_model(model, QuantizationSettings(method, QuantizationScheme(8, 32)), windows)
+    assert {error.layer for error in errors} == set(quantized_layers(model)) == set(quantizable_layers(float_model))
+    assert all(error.error < 0.01 for error in errors)
+    save_quantized_folder(model, tmp_path, method)
+    again = load_quantized_folder(tmp_path)
+    inputs = {"tokens": windows} | ({"decoder_tokens": windows[:, :9]} if architecture == "encoder_decoder" else {})
+    with torch.no_grad():
+        expected, found = float_model(**inputs).logits, model(**inputs).logits
+        assert torch.equal(again(**inputs).logits, found)
+    assert 0 < (found - expected).norm() / expected.norm() < 0.05
+
+
+def test_blocks_of_an_encoder_decoder_are_walked_as_in_its_forward_pass(windows):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 264, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 64}
+    model = build_model(ModelConfig(architecture="encoder_decoder", **sizes)).eval()
+    last = list(iter_blocks(model, windows, windows[:, :11]))[-1]
+    with torch.no_grad():
+        hidden = model.decoder.final_norm(last.outputs())
+        torch.testing.assert_close(model.head(hidden), model(windows, decoder_tokens=windows[:, :11]).logits)
 
 
 def test_quantize_texts_equals_quantize_model(decoder, byte_tokenizer, copy_of):

@@ -15,9 +15,6 @@ from groundup.recipe.evaluate_config import EvaluateConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.stages import STAGES, Stage, recipe_stages
 
-SMALLEST_GROUP = 16
-"""Weights of one row per scale, at least."""
-
 
 def check_stages(recipe: Recipe, stages: Iterable[Stage] = STAGES) -> None:
     """Raise UserError for what a stage of a derived recipe would refuse, as far as the recipe says, before any of them runs.
@@ -79,11 +76,10 @@ def check_chat(recipe: Recipe) -> None:
 
 
 def check_quantized(recipe: Recipe) -> None:
-    """Stage quantized: the architecture, and the group size."""
+    """Stage quantized: the architecture."""
     config = resolved_model_config(recipe)
     assert recipe.quantize is not None
     check_quantization(config.architecture)
-    divisible_group_size(recipe.quantize.group_size, linear_widths(config))
 
 
 def check_objective(config: ModelConfig, train: TrainConfig) -> None:
@@ -174,43 +170,3 @@ def check_quantization(architecture: str) -> None:
             "expected a decoder",
             hint="leave [quantize] out",
         )
-
-
-def linear_widths(config: ModelConfig) -> dict[str, int]:
-    """Input widths of the linear layers in a decoder's blocks, which are quantized."""
-    widths = {"q_proj": config.hidden_size, "o_proj": config.num_heads * config.head_dim}
-    if (latent := config.latent_attention) is not None:
-        widths |= {"kv_a_proj": config.hidden_size, "kv_b_proj": latent.kv_rank}
-        widths |= {"q_proj": latent.q_rank or config.hidden_size, "o_proj": config.num_heads * latent.value_head_dim}
-    if config.state_space is not None:
-        return {"in_proj": config.hidden_size, "o_proj": config.num_heads * config.head_dim}
-    if (delta := config.gated_delta) is not None:
-        widths |= {"qkv_proj": config.hidden_size, "gated_delta.o_proj": delta.num_value_heads * delta.value_head_dim}
-    moe = config.moe
-    dense = [moe is None or moe.is_dense(layer) for layer in range(config.num_layers)]
-    if any(dense):
-        widths["down_proj"] = config.intermediate_size
-    if moe is not None and moe.num_shared_experts and not all(dense):
-        widths["shared_experts.down_proj"] = moe.num_shared_experts * moe.intermediate_size
-    return widths
-
-
-def divisible_group_size(requested: int, widths: dict[str, int], smallest: int = SMALLEST_GROUP) -> int:
-    """`requested`, halved until it divides every width: one size for the whole model, as file formats need.
-
-    Args:
-        widths: input width by layer name.
-
-    Raises UserError when even `smallest` does not divide them all, naming a layer.
-    """
-    size = requested
-    while size >= smallest:
-        if all(width % size == 0 for width in widths.values()):
-            return size
-        size //= 2
-    name, width = next((name, width) for name, width in widths.items() if width % (size * 2))
-    raise UserError(
-        f"quantize.group_size = {requested}: neither it nor a half, a quarter ... of it, down to {smallest}, "
-        f"divides the input width {width} of {name}",
-        hint=f"set a divisor of {width}, or choose model widths that are multiples of {smallest}",
-    )

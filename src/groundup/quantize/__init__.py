@@ -1,4 +1,4 @@
-"""11. Quantization: 4-bit and 8-bit weights for linear layers.
+"""11. Quantization: weights of 2 to 8 bits for linear layers and experts.
 
     quantization_grid.py     scales, zeros and codes of a weight matrix; round to nearest (RTN), the baseline
     calibration.py           statistics of layer inputs, block by block
@@ -16,8 +16,8 @@
     standalone.py            quantization without a recipe
     stage.py                 stage 09-quantized
 
-Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings, output
-heads and experts. On GPUs, layers dequantize and multiply; there are no custom kernels.
+Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings and output
+heads. On GPUs, layers dequantize and multiply; there are no custom kernels.
 """
 
 from groundup.quantize.layers.quantized_linear import QuantizedLinear

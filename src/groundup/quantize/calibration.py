@@ -7,12 +7,15 @@ weights, the hidden states of the windows, and the activations of one block.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.model import Decoder, Encoder, EncoderDecoder
+from groundup.model.head import shift_right
 
 BATCH_TOKENS = 8_192
 """Tokens of one forward pass through a block."""
@@ -35,10 +38,23 @@ class InputStats:
     def add(self, inputs: Tensor) -> None:
         """Add the inputs of one batch, (... in)."""
         inputs = inputs.detach().reshape(-1, inputs.shape[-1]).float()
+        if not len(inputs):
+            return
         total = self.num_inputs + inputs.shape[0]
         self.hessian.mul_(self.num_inputs / total).addmm_(inputs.T, inputs, alpha=2 / total)
         self.mean_abs.mul_(self.num_inputs / total).add_(inputs.abs().sum(0) / total)
         self.num_inputs = total
+
+    @classmethod
+    def merged(cls, parts: "list[InputStats]") -> "InputStats":
+        """The statistics of all inputs of `parts`, of which there is at least one."""
+        merged = cls(len(parts[0].hessian), parts[0].hessian.device)
+        merged.num_inputs = sum(part.num_inputs for part in parts)
+        for part in parts:
+            share = part.num_inputs / max(1, merged.num_inputs)
+            merged.hessian.add_(part.hessian, alpha=share)
+            merged.mean_abs.add_(part.mean_abs, alpha=share)
+        return merged
 
 
 def output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
@@ -54,6 +70,25 @@ def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
 
 
+ExtraInputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""A block's other positional and keyword arguments than its hidden states."""
+
+
+def is_expert(name: str) -> bool:
+    """Whether a layer belongs to one expert of a mixture."""
+    return name.rpartition(".")[2].isdigit()
+
+
+def expert_matrix(name: str) -> str:
+    """The name of an expert's layer without the number of the expert."""
+    return name.rpartition(".")[0]
+
+
+def _expert_group(name: str) -> str:
+    """The experts' gate and up have the experts' inputs; their down has that of the gating."""
+    return f"{expert_matrix(name).rpartition('.')[0]}.{'down' if '.down_proj.' in f'.{name}' else 'gate and up'}"
+
+
 @dataclass
 class BlockCalibration:
     """One block and its calibration inputs.
@@ -61,30 +96,43 @@ class BlockCalibration:
     Attributes:
         name: of the block in the model.
         windows: hidden states before the block, (N T D), in the model's dtype.
-        extra_inputs: the block's other positional and keyword arguments, the same for all windows.
+        extra_inputs: rows of the windows -> the block's other arguments for them.
     """
 
     name: str
     block: nn.Module
     windows: Tensor
-    extra_inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    extra_inputs: Callable[[slice], ExtraInputs]
+
+    def path(self, layer: str) -> str:
+        """The name in the model of a layer of the block."""
+        return f"{self.name}.{layer}"
 
     def outputs(self) -> Tensor:
         """The block's outputs for the windows, (N T D)."""
         step = max(1, BATCH_TOKENS // self.windows.shape[1])
-        args, named = self.extra_inputs
-        return torch.cat([self.block(batch, *args, **named) for batch in self.windows.split(step)])
+        return torch.cat([self._run(slice(i, i + step)) for i in range(0, len(self.windows), step)])
 
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
-        """Input statistics of the named linear layers, from one pass over the windows."""
+        """Input statistics of the named linear layers, from one pass over the windows; none for layers without inputs."""
         layers = linear_layers(self.block)
         stats = {name: InputStats(layers[name].in_features, self.windows.device) for name in names}
-        with _pre_hooks({name: layers[name] for name in names}, lambda name, args, _: stats[name].add(args[0])):
+        previous: tuple[Tensor | None, str] = None, ""
+
+        def record(name: str, args: tuple, _: dict) -> None:
+            nonlocal previous
+            if previous[0] is args[0]:  # q, k and v; gate and up: one accumulation
+                stats[name] = stats[previous[1]]
+            else:
+                stats[name].add(args[0])
+                previous = args[0], name
+
+        with _pre_hooks({name: layers[name] for name in names}, record):
             self.outputs()
         return stats
 
     def layers_by_input(self) -> list[list[str]]:
-        """The block's linear layers in order of use, grouped by input tensor."""
+        """The block's linear layers in order of use, grouped by input tensor; those of all experts together."""
         order: list[tuple[Tensor, list[str]]] = []
 
         def record(name: str, args: tuple, _: dict) -> None:
@@ -93,46 +141,99 @@ class BlockCalibration:
             else:
                 order.append((args[0], [name]))
 
-        with _pre_hooks(linear_layers(self.block), record):
-            args, named = self.extra_inputs
-            self.block(self.windows[:1], *args, **named)
-        return [names for _, names in order]
+        layers = linear_layers(self.block)
+        with _pre_hooks(layers, record):
+            self._run(slice(0, 1))
+        groups: dict[str, list[str]] = {}
+        for _, names in order:
+            groups[names[0]] = [name for name in names if not is_expert(name)]
+            for name in filter(is_expert, names):
+                groups.setdefault(_expert_group(name), [])
+        for name in filter(is_expert, layers):
+            groups.setdefault(_expert_group(name), []).append(name)
+        return [names for names in groups.values() if names]
+
+    def _run(self, rows: slice) -> Tensor:
+        args, named = self.extra_inputs(rows)
+        return self.block(self.windows[rows], *args, **named)
 
 
-def iter_blocks(model: nn.Module, tokens: Tensor) -> Iterator[BlockCalibration]:
+def iter_blocks(model: nn.Module, tokens: Tensor, decoder_tokens: Tensor | None = None) -> Iterator[BlockCalibration]:
     """Yield each block of `model` with its calibration inputs for windows of tokens (N T).
 
+    The blocks of an encoder-decoder's encoder come first; its decoder's read the outputs of the changed encoder.
     The caller may change a block before it takes the next one, whose inputs are the outputs of the changed block.
-    Raises UserError for a model without a single list of blocks.
+
+    Args:
+        decoder_tokens: of an encoder-decoder (N S); default: the second half of each window, which is then predicted from
+            the first.
+
+    Raises UserError for a model without blocks to walk.
     """
-    if not isinstance(getattr(model, "blocks", None), nn.ModuleList):
-        raise UserError(
-            f"{type(model).__name__} has no single list of blocks to calibrate, expected a decoder or an encoder",
-            hint="--method rtn needs no calibration",
-        )
     with torch.no_grad():
-        calls = _block_calls(model, tokens[:1])
-        windows = _first_block_inputs(model, tokens)
-        for name, block, extra_inputs in calls:
-            calibration = BlockCalibration(name, block, windows, extra_inputs)
-            yield calibration
-            windows = calibration.outputs()
+        if isinstance(model, Decoder | Encoder):
+            yield from _iter_stack("blocks", model.blocks, model.hidden_states, tokens)
+        elif isinstance(model, EncoderDecoder):
+            if decoder_tokens is None:
+                tokens, target = tokens.chunk(2, dim=1)
+                decoder_tokens = shift_right(target, model.config.decoder_start_token_id)
+            yield from _iter_encoder_decoder(model, tokens, decoder_tokens)
+        else:
+            raise UserError(
+                f"{type(model).__name__} has no blocks to calibrate, expected a decoder, encoder or encoder-decoder",
+                hint="--method rtn needs no calibration",
+            )
 
 
-def _block_calls(model: nn.Module, tokens: Tensor) -> list[tuple[str, nn.Module, Any]]:
-    """Name, module and arguments beside the hidden states of each block's call."""
-    blocks = {f"blocks.{index}": block for index, block in enumerate(model.blocks)}  # type: ignore[arg-type]
-    calls = []
-    with _pre_hooks(blocks, lambda name, args, named: calls.append((name, blocks[name], (args[1:], named)))):
-        model(tokens)
-    return calls
+def _iter_encoder_decoder(model: EncoderDecoder, tokens: Tensor, decoder_tokens: Tensor) -> Iterator[BlockCalibration]:
+    encoder, decoder = model.encoder, model.decoder
+    calibration = None
+    for calibration in _iter_stack("encoder.blocks", encoder.blocks, model.encode, tokens):
+        yield calibration
+    assert calibration is not None
+    memory = encoder.final_norm(calibration.outputs())
+
+    def decode(batch: Tensor) -> Tensor:
+        # of one text, for the arguments of the calls: each block projects the texts of its windows again
+        cross = decoder.project_memory(memory[:1], batch.shape[1], None, None)
+        return decoder(model.embedding, batch, cross, None)
+
+    def with_texts(block: Any, extra: ExtraInputs, rows: slice) -> ExtraInputs:
+        (context, cross, *rest), named = extra
+        return (context, block.cross_attention.project_memory(memory[rows], cross.mask), *rest), named
+
+    yield from _iter_stack("decoder.blocks", decoder.blocks, decode, decoder_tokens, with_texts)
+
+
+def _iter_stack(
+    prefix: str,
+    modules: nn.ModuleList,
+    run: Callable[[Tensor], Any],
+    tokens: Tensor,
+    inputs_of_rows: Callable[[nn.Module, ExtraInputs, slice], ExtraInputs] = lambda block, extra, rows: extra,
+) -> Iterator[BlockCalibration]:
+    """The blocks that `run` calls one after the other.
+
+    Args:
+        inputs_of_rows: (block, its arguments for the first window, rows) -> its arguments for the rows.
+    """
+    blocks = {f"{prefix}.{index}": block for index, block in enumerate(modules)}
+    calls: list[tuple[str, ExtraInputs]] = []
+    with _pre_hooks(blocks, lambda name, args, named: calls.append((name, (args[1:], named)))):
+        run(tokens[:1])
+    windows = _first_block_inputs(modules[0], run, tokens)
+    calibration = None
+    for name, extra in calls:
+        windows = windows if calibration is None else calibration.outputs()
+        calibration = BlockCalibration(name, blocks[name], windows, partial(inputs_of_rows, blocks[name], extra))
+        yield calibration
 
 
 class _StopForwardError(Exception):
     """Ends a forward pass at the first block."""
 
 
-def _first_block_inputs(model: nn.Module, tokens: Tensor) -> Tensor:
+def _first_block_inputs(block: nn.Module, run: Callable[[Tensor], Any], tokens: Tensor) -> Tensor:
     """Hidden states before the first block, (N T D)."""
     hidden_states: list[Tensor] = []
 
@@ -140,10 +241,10 @@ def _first_block_inputs(model: nn.Module, tokens: Tensor) -> Tensor:
         hidden_states.append(args[0])
         raise _StopForwardError
 
-    with _pre_hooks({"first": model.blocks[0]}, stop):  # type: ignore[index,dict-item]
+    with _pre_hooks({"first": block}, stop):
         for batch in tokens.split(max(1, BATCH_TOKENS // tokens.shape[1])):
             with suppress(_StopForwardError):
-                model(batch)
+                run(batch)
     return torch.cat(hidden_states)
 
 

@@ -4,15 +4,20 @@ A code q from 0 to 2**bits - 1 represents the weight (q - zero) * scale. Symmetr
 and store only the scale. Scales are rounded to float16 first, so that every file format stores them exactly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
 
 SMALLEST_SCALE = 2.0**-20
 """Smaller scales lose precision in float16; a group of weights that small rounds to zeros."""
+
+WHOLE_ROW = -1
+"""The group size with one scale per row."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,22 @@ class QuantizationScheme:
     """Bit width, group size and symmetry of quantized weights.
 
     Attributes:
-        bits: bits of a code, 4 or 8.
-        group_size: consecutive weights of a row with one scale.
+        bits: bits of a code, 2 to 8.
+        group_size: consecutive weights of a row with one scale, or WHOLE_ROW. The last group of a row may be shorter.
         symmetric: zero is the middle code and not stored.
+
+    Raises UserError for other values.
     """
 
     bits: int = 4
     group_size: int = 128
     symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise UserError(f"bits = {self.bits}, expected 2 to 8")
+        if self.group_size != WHOLE_ROW and self.group_size < 1:
+            raise UserError(f"group_size = {self.group_size}, expected a number above 0, or {WHOLE_ROW} for whole rows")
 
     @property
     def max_code(self) -> int:
@@ -39,10 +52,22 @@ class QuantizationScheme:
         """The zero of a symmetric grid."""
         return 2 ** (self.bits - 1)
 
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of the code, and of the group's scale (16 bits) and zero (8 bits, if stored) per weight."""
-        return self.bits + (16 if self.symmetric else 24) / self.group_size
+    def group_width(self, width: int) -> int:
+        """Weights of a full group in rows of `width`."""
+        return width if self.group_size == WHOLE_ROW else min(self.group_size, width)
+
+    def num_groups(self, width: int) -> int:
+        """Groups of a row of `width` weights."""
+        return -(-width // self.group_width(width))
+
+    def group_index(self, width: int) -> Tensor:
+        """The group of each of `width` weights, int64 (width)."""
+        return torch.arange(width) // self.group_width(width)
+
+    def stored_bits(self, rows: int, width: int) -> int:
+        """Bits of a (rows width) matrix: codes, scales (16 bits) and, if stored, zeros (8 bits)."""
+        packed = -(-width * self.bits // 8) * 8
+        return rows * (packed + self.num_groups(width) * (16 if self.symmetric else 24))
 
 
 @dataclass(frozen=True)
@@ -53,30 +78,61 @@ class QuantizedWeight:
         codes: uint8 (out in).
         scale: float16 (out groups).
         zero: uint8 (out groups).
+        g_idx: int32 (in), the group of each column where groups are not neighbours, as in some GPTQ files.
     """
 
     codes: Tensor
     scale: Tensor
     zero: Tensor
     scheme: QuantizationScheme
+    g_idx: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """The represented matrix: float32 (out in)."""
-        return dequantize_weight(self.codes, self.scale, self.zero)
+        return dequantize_weight(self.codes, self.scale, self.zero, self.scheme, g_idx=self.g_idx)
+
+    def with_equal_groups(self, group_size: int | None = None) -> "QuantizedWeight":
+        """The same weights in equal groups: scales and zeros repeated for smaller groups, which divide the width.
+
+        576 weights in groups of 128 and a last one of 64 become nine groups of 64.
+
+        Args:
+            group_size: a common divisor of the groups; default: the largest one.
+
+        Raises UserError for a size that does not divide the groups, and for groups by `g_idx`.
+        """
+        width = self.codes.shape[1]
+        full = self.scheme.group_width(width)
+        largest = gcd(full, width)
+        size = largest if group_size is None else group_size
+        if self.g_idx is not None or size < 1 or largest % size:
+            raise UserError(
+                f"groups of {full} in rows of {width} weights cannot be split into groups of {size}",
+                hint="quantize with another group_size",
+            )
+        index = torch.arange(0, width, size, device=self.scale.device) // full
+        scheme = replace(self.scheme, group_size=size)
+        return QuantizedWeight(self.codes, self.scale[:, index], self.zero[:, index], scheme)
+
+
+def split_groups(weight: Tensor, scheme: QuantizationScheme) -> Tensor:
+    """The groups of each row, (out groups group_width); a shorter last group is filled with zeros."""
+    size = scheme.group_width(weight.shape[1])
+    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(1, (-1, size))
 
 
 def find_params(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
     """Scales and zeros of the grid from each group's smallest to its largest weight.
 
     Args:
-        weight: (out in), `in` a multiple of the group size.
+        weight: (out in).
 
     Returns:
         scale and zero, float32 (out groups); scales are representable in float16, zeros are integers.
 
     Raises UserError for weights that are not finite.
     """
-    groups = weight.float().unflatten(1, (-1, scheme.group_size))
+    groups = split_groups(weight.float(), scheme)
     if not torch.isfinite(groups).all():
         raise UserError(
             "a weight is not finite, expected numbers", hint="the model is damaged or its training diverged"
@@ -96,9 +152,9 @@ def _storable(scale: Tensor) -> Tensor:
 
 def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: QuantizationScheme) -> Tensor:
     """The nearest code of each weight: uint8 (out in), from weight (out in) and a grid (out groups)."""
-    groups = weight.float().unflatten(1, (scale.shape[1], -1))
+    groups = split_groups(weight.float(), scheme)
     codes = (groups / scale[:, :, None]).round() + zero[:, :, None]
-    return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)
+    return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)[:, : weight.shape[1]].contiguous()
 
 
 def round_to_nearest(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:
@@ -110,7 +166,18 @@ def round_to_nearest(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWei
     return QuantizedWeight(quantize_weight(weight, scale, zero, scheme), scale.half(), zero.byte(), scheme)
 
 
-def dequantize_weight(codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize_weight(
+    codes: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    scheme: QuantizationScheme,
+    dtype: torch.dtype = torch.float32,
+    g_idx: Tensor | None = None,
+) -> Tensor:
     """The represented weights (out in), computed in float32 from codes (out in) and a grid (out groups)."""
-    groups = codes.unflatten(1, (scale.shape[1], -1)).float()
-    return ((groups - zero.float()[:, :, None]) * scale.float()[:, :, None]).flatten(1).to(dtype)
+    if g_idx is not None:
+        index = g_idx.long()
+        return ((codes.float() - zero.float()[:, index]) * scale.float()[:, index]).to(dtype)
+    groups = split_groups(codes, scheme).float()
+    weight = ((groups - zero.float()[:, :, None]) * scale.float()[:, :, None]).flatten(1)
+    return weight[:, : codes.shape[1]].to(dtype)

@@ -1,12 +1,13 @@
 """Quantized model folders in groundup's own layout, as in 09-quantized.
 
 model.json          the configuration of the model, as in every model folder
-quantization.json   method, scheme and names of the quantized layers
-model.safetensors   the weights; a quantized layer is `packed`, `scale` and, if asymmetric, `zero`
+quantization.json   method, names of the quantized layers, their scheme, and the schemes of those with another one
+model.safetensors   the weights; a quantized layer is `packed`, `scale`, `zero` if asymmetric, `g_idx` if permuted
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,28 +19,45 @@ from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import assign_weights, build_meta_model, load_config
 from groundup.model.serialization import write_model_files
+from groundup.quantize.layers.quantized_experts import split_experts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
 
 
 @dataclass(frozen=True)
-class QuantizationDescription:
-    """The fields of quantization.json that are read."""
+class SchemeDescription:
+    """A scheme in quantization.json."""
 
     bits: int
     group_size: int
     symmetric: bool
+
+
+@dataclass(frozen=True)
+class QuantizationDescription(SchemeDescription):
+    """The fields of quantization.json that are read; layers named in `schemes` have another scheme than the first one."""
+
     layers: list[str]
+    schemes: dict[str, SchemeDescription] = field(default_factory=dict)
 
 
 def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> QuantizationScheme:
-    """Write a quantized model, and return its scheme; `method` is only recorded."""
+    """Write a quantized model, and return the scheme of most weights; `method` is only recorded."""
     layers = quantized_layers(model)
-    scheme = next(iter(layers.values())).scheme
+    scheme = main_scheme(model)
     write_model_files(model, folder)
-    description = {"method": method, **asdict(scheme), "layers": list(layers)}
+    others = {name: asdict(layer.scheme) for name, layer in layers.items() if layer.scheme != scheme}
+    description = {"method": method, **asdict(scheme), "layers": list(layers)} | ({"schemes": others} if others else {})
     (folder / QUANTIZATION_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return scheme
+
+
+def main_scheme(model: nn.Module) -> QuantizationScheme:
+    """The scheme of most weights of a quantized model."""
+    weights: Counter[QuantizationScheme] = Counter()
+    for layer in quantized_layers(model).values():
+        weights[layer.scheme] += layer.in_features * layer.out_features
+    return weights.most_common(1)[0][0]
 
 
 def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
@@ -47,17 +65,22 @@ def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> n
 
     Raises UserError for a missing or damaged file, and for weights that do not match the description.
     """
-    scheme, names = _read(folder / QUANTIZATION_FILE)
+    schemes = _read(folder / QUANTIZATION_FILE)
     model = build_meta_model(load_config(folder)).requires_grad_(False)
-    with torch.device("meta"):
-        for name in names:
-            model.set_submodule(name, _empty_layer(model, name, scheme, folder))
     file = SafetensorsFolder(folder)
+    if any(name.rpartition(".")[2].isdigit() for name in schemes):
+        split_experts(model)
+    with torch.device("meta"):
+        for name, scheme in schemes.items():
+            layer = _empty_layer(model, name, scheme, folder, permuted=f"{name}.g_idx" in file.shapes)
+            model.set_submodule(name, layer)
     assign_weights(model, {name: file.read(name).to(device) for name in file.shapes}, source=str(folder))
     return model.eval().requires_grad_(False)
 
 
-def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder: Path) -> QuantizedLinear:
+def _empty_layer(
+    model: nn.Module, name: str, scheme: QuantizationScheme, folder: Path, permuted: bool
+) -> QuantizedLinear:
     try:
         layer = model.get_submodule(name)
     except AttributeError:
@@ -67,11 +90,16 @@ def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder
             f"{folder / QUANTIZATION_FILE}: {name}: the model has no such linear layer", hint="the file was edited"
         )
     bias = None if layer.bias is None else layer.bias.dtype
-    return QuantizedLinear(layer.in_features, layer.out_features, scheme, bias)
+    return QuantizedLinear(layer.in_features, layer.out_features, scheme, bias, permuted=permuted)
 
 
-def _read(path: Path) -> tuple[QuantizationScheme, list[str]]:
+def _read(path: Path) -> dict[str, QuantizationScheme]:
+    """The scheme of each quantized layer."""
     found = read_json_file(QuantizationDescription, path, hint="the file was damaged or edited")
-    if found.bits not in (4, 8) or found.group_size < 1:
-        raise UserError(f"{path}: bits = {found.bits}, group_size = {found.group_size}; expected 4 or 8, and above 0")
-    return QuantizationScheme(found.bits, found.group_size, found.symmetric), found.layers
+    described = {name: found.schemes.get(name, found) for name in found.layers}
+    try:
+        return {
+            name: QuantizationScheme(each.bits, each.group_size, each.symmetric) for name, each in described.items()
+        }
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint="the file was damaged or edited") from None

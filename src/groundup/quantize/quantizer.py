@@ -1,12 +1,11 @@
-"""Quantization of a whole model: replace the linear layers of its blocks by quantized ones.
+"""Quantization of a whole model: replace the linear layers of its blocks, experts included, by quantized ones.
 
-Embeddings, norms and the output head are not quantized: they are few in a large model and the most sensitive to
+Embeddings, norms, routers and the output head are not quantized: they are few in a large model and the most sensitive to
 rounding.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -14,8 +13,16 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
-from groundup.plan.stage_support import divisible_group_size
-from groundup.quantize.calibration import BlockCalibration, iter_blocks, linear_layers, output_error
+from groundup.quantize.calibration import (
+    BlockCalibration,
+    InputStats,
+    expert_matrix,
+    is_expert,
+    iter_blocks,
+    linear_layers,
+    output_error,
+)
+from groundup.quantize.layers.quantized_experts import join_experts, split_experts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.methods.awq import apply_scales, scale_groups, search_scales
 from groundup.quantize.methods.gptq import gptq
@@ -24,12 +31,21 @@ from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWei
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """Method, scheme and method options: the knobs of [quantize] that methods read."""
+    """Method, scheme and method options: the knobs of [quantize] that methods read.
+
+    Attributes:
+        layer_schemes: other schemes than `scheme`, by layer name.
+    """
 
     method: str
     scheme: QuantizationScheme
     damp_percent: float = 0.01
     act_order: bool = False
+    layer_schemes: Mapping[str, QuantizationScheme] = field(default_factory=dict)
+
+    def scheme_of(self, layer: str) -> QuantizationScheme:
+        """The scheme of a layer of the model."""
+        return self.layer_schemes.get(layer, self.scheme)
 
 
 @dataclass(frozen=True)
@@ -39,11 +55,13 @@ class LayerQuantizationError:
     Attributes:
         error: of the chosen method.
         rtn_error: of rounding to nearest at the same scheme, on the same inputs.
+        note: what was done for an expert with too few tokens, or empty.
     """
 
     layer: str
     error: float
     rtn_error: float
+    note: str = ""
 
 
 class QuantizedLayer(NamedTuple):
@@ -53,7 +71,8 @@ class QuantizedLayer(NamedTuple):
     weight: QuantizedWeight
     original: Tensor
     effective: Tensor
-    hessian: Tensor
+    stats: InputStats
+    note: str = ""
 
 
 def quantize_with_gptq(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
@@ -61,11 +80,25 @@ def quantize_with_gptq(calibration: BlockCalibration, settings: QuantizationSett
     layers = linear_layers(calibration.block)
     for names in calibration.layers_by_input():
         stats = calibration.input_stats(names)
+        notes = share_expert_stats(stats)
         for name in names:
-            original, hessian = _float_weight(layers[name]), stats[name].hessian
+            original, scheme = _float_weight(layers[name]), settings.scheme_of(calibration.path(name))
             damp_percent, act_order = settings.damp_percent, settings.act_order
-            weight = gptq(original, hessian, settings.scheme, damp_percent=damp_percent, act_order=act_order)
-            yield QuantizedLayer(name, weight, original, weight.dequantize(), hessian)
+            weight = gptq(original, stats[name].hessian, scheme, damp_percent=damp_percent, act_order=act_order)
+            yield QuantizedLayer(name, weight, original, weight.dequantize(), stats[name], notes.get(name, ""))
+
+
+def share_expert_stats(stats: dict[str, InputStats]) -> dict[str, str]:
+    """Replace the statistics of experts with fewer inputs than their width by those of all experts. Returns notes on them."""
+    notes = {}
+    for matrix in {expert_matrix(name): None for name in stats if is_expert(name)}:
+        experts = [name for name in stats if is_expert(name) and expert_matrix(name) == matrix]
+        few = [name for name in experts if stats[name].num_inputs < len(stats[name].hessian)]
+        shared = InputStats.merged([stats[name] for name in experts]) if few else None
+        for name in few:
+            notes[name] = f"{stats[name].num_inputs} tokens: statistics of all experts"
+            stats[name] = shared  # type: ignore[assignment]
+    return notes
 
 
 def quantize_with_awq(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
@@ -75,14 +108,16 @@ def quantize_with_awq(calibration: BlockCalibration, settings: QuantizationSetti
     originals = {name: _float_weight(layer) for name, layer in layers.items()}
     for group in scale_groups(calibration.block):
         weights = [_float_weight(layers[name]) for name in group.layers]
-        scales, _ = search_scales(weights, stats[group.layers[0]], settings.scheme)
+        scales, _ = search_scales(
+            weights, stats[group.layers[0]], settings.scheme_of(calibration.path(group.layers[0]))
+        )
         apply_scales(group, layers, scales)
     for name, layer in layers.items():
         scaled = _float_weight(layer)
-        weight = round_to_nearest(scaled, settings.scheme)
+        weight = round_to_nearest(scaled, settings.scheme_of(calibration.path(name)))
         # weight by weight, the scales of rows and columns cancel: what remains is the effect of rounding
         effective = originals[name] * torch.where(scaled == 0, 1.0, weight.dequantize() / scaled)
-        yield QuantizedLayer(name, weight, originals[name], effective, stats[name].hessian)
+        yield QuantizedLayer(name, weight, originals[name], effective, stats[name])
 
 
 def quantize_with_rtn(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
@@ -91,8 +126,8 @@ def quantize_with_rtn(calibration: BlockCalibration, settings: QuantizationSetti
     stats = calibration.input_stats(list(layers))
     for name, layer in layers.items():
         original = _float_weight(layer)
-        weight = round_to_nearest(original, settings.scheme)
-        yield QuantizedLayer(name, weight, original, weight.dequantize(), stats[name].hessian)
+        weight = round_to_nearest(original, settings.scheme_of(calibration.path(name)))
+        yield QuantizedLayer(name, weight, original, weight.dequantize(), stats[name])
 
 
 def _float_weight(layer: nn.Linear) -> Tensor:
@@ -107,58 +142,51 @@ METHODS: dict[str, Callable[[BlockCalibration, QuantizationSettings], Iterator[Q
 
 
 def quantize_model(
-    model: nn.Module, settings: QuantizationSettings, windows: Tensor | None = None, progress: Progress | None = None
+    model: nn.Module,
+    settings: QuantizationSettings,
+    windows: Tensor | None = None,
+    progress: Progress | None = None,
+    *,
+    decoder_windows: Tensor | None = None,
 ) -> list[LayerQuantizationError]:
     """Quantize the linear layers of the model's blocks in place. Returns the errors of the layers, in order.
 
     Args:
         windows: calibration text, (N T) token ids; optional for rtn, which then returns no errors.
+        decoder_windows: the decoder's tokens of an encoder-decoder, as in `iter_blocks`.
 
-    Raises UserError when the group size does not divide a layer's input width, and for gptq or awq without windows.
+    Raises UserError for gptq or awq without windows, and for a model that is quantized already.
     """
-    layers, scheme = quantizable_layers(model), settings.scheme
-    if (adapted := adapt_scheme(model, scheme)) != scheme:
-        raise UserError(
-            f"quantize.group_size = {scheme.group_size} does not divide every layer's input width",
-            hint=f"use {adapted.group_size}",
-        )
     if windows is None and settings.method != "rtn":
         raise UserError(
             f"quantize.method = {settings.method} needs calibration text", hint="give calibration text, or use rtn"
         )
-    weights: dict[str, QuantizedWeight] = {}
+    split_experts(model)
+    layers = quantizable_layers(model)
     errors: list[LayerQuantizationError] = []
     if windows is None:
-        weights = {name: round_to_nearest(layer.weight.detach(), scheme) for name, layer in layers.items()}
-    else:
-        windows = windows.to(next(model.parameters()).device)
-        title = f"quantizing ({settings.method})"
-        with (progress or Progress()).task(title, total=len(layers), unit="layers") as task:
-            for calibration in iter_blocks(model, windows):
-                for layer in METHODS[settings.method](calibration, settings):
-                    path, original, hessian = (f"{calibration.name}.{layer.name}", layer.original, layer.hessian)
-                    nearest = round_to_nearest(original, scheme).dequantize()
-                    error = output_error(original, layer.effective, hessian)
-                    rtn_error = output_error(original, nearest, hessian)
-                    errors.append(LayerQuantizationError(path, error, rtn_error))
-                    weights[path] = layer.weight
-                    # before the next layer of the block is calibrated
-                    layers[path].weight.data.copy_(layer.weight.dequantize())
-                    task.advance()
-    quantized = {name: QuantizedLinear.from_weight(weights[name], layer.bias) for name, layer in layers.items()}
-    for name, layer in quantized.items():
-        model.set_submodule(name, layer)
+        for name, layer in layers.items():
+            weight = round_to_nearest(layer.weight.detach(), settings.scheme_of(name))
+            model.set_submodule(name, QuantizedLinear.from_weight(weight, layer.bias))
+        return errors
+    device = next(model.parameters()).device
+    windows = windows.to(device)
+    decoder_windows = None if decoder_windows is None else decoder_windows.to(device)
+    with (progress or Progress()).task(f"quantizing ({settings.method})", total=len(layers), unit="layers") as task:
+        for calibration in iter_blocks(model, windows, decoder_windows):
+            for layer in METHODS[settings.method](calibration, settings):
+                path = calibration.path(layer.name)
+                errors.append(_layer_error(layer, path, settings.scheme_of(path)))
+                # before the next layer of the block is calibrated
+                model.set_submodule(path, QuantizedLinear.from_weight(layer.weight, layers[path].bias))
+                task.advance()
     return errors
 
 
-def adapt_scheme(model: nn.Module, scheme: QuantizationScheme) -> QuantizationScheme:
-    """`scheme` with its group size halved until it divides every layer's input width.
-
-    Raises UserError when no size does, and for a model without linear layers in its blocks.
-    """
-    layers = quantizable_layers(model)
-    size = divisible_group_size(scheme.group_size, {name: layer.in_features for name, layer in layers.items()})
-    return dataclasses.replace(scheme, group_size=size)
+def _layer_error(layer: QuantizedLayer, path: str, scheme: QuantizationScheme) -> LayerQuantizationError:
+    nearest = round_to_nearest(layer.original, scheme).dequantize()
+    error, rtn_error = (output_error(layer.original, each, layer.stats.hessian) for each in (layer.effective, nearest))
+    return LayerQuantizationError(path, error, rtn_error, layer.note)
 
 
 def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -170,7 +198,15 @@ def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def dequantize_model(model: nn.Module) -> nn.Module:
-    """Replace quantized layers by `nn.Linear` layers with the same values, in place. Returns the model."""
+    """Replace quantized layers by `nn.Linear` layers and experts with the same values, in place. Returns the model."""
     for name, layer in quantized_layers(model).items():
         model.set_submodule(name, layer.to_linear())
+    join_experts(model)
     return model
+
+
+def bits_per_weight(model: nn.Module) -> float:
+    """Stored bits of the quantized layers' weights, scales and zeros included, per weight."""
+    layers = quantized_layers(model).values()
+    stored = sum(layer.scheme.stored_bits(layer.out_features, layer.in_features) for layer in layers)
+    return stored / sum(layer.out_features * layer.in_features for layer in layers)

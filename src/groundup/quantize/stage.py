@@ -23,7 +23,7 @@ from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.model_loader import load_quantized_model, open_model
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import save_quantized_folder
-from groundup.quantize.quantizer import QuantizationSettings, adapt_scheme, quantize_model
+from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.quantize.standalone import quantization_summary
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.stages import last_model_stage
@@ -46,7 +46,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     torch.set_num_threads(machine.threads)
     model, tokenizer = interop.open_model(source, machine.device, verify=False)
     check_quantization(model.config.architecture)  # type: ignore[union-attr,arg-type]
-    scheme = adapt_scheme(model, QuantizationScheme(section.bits, section.group_size, section.symmetric))
+    scheme = QuantizationScheme(section.bits, section.group_size, section.symmetric)
     settings = QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
     material = calibration_text(model, tokenizer, inputs, section, recipe.seed)
     windows = material.compared

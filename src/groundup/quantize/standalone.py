@@ -20,12 +20,12 @@ from groundup.model.serialization import WEIGHTS_FILE
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
 from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.quantized_folder import save_quantized_folder
+from groundup.quantize.quantized_folder import main_scheme, save_quantized_folder
 from groundup.quantize.quantizer import (
     METHODS,
     LayerQuantizationError,
     QuantizationSettings,
-    adapt_scheme,
+    bits_per_weight,
     quantize_model,
 )
 from groundup.stages import STAGE_FOLDERS
@@ -49,13 +49,13 @@ def quantize(
         model, tokenizer = groundup.open_model("runs/quickstart")
         errors = quantize(model, tokenizer, ["Some text like the training text ..."], bits=4)
 
-    `group_size` is halved until it divides every layer's input width. gptq and awq need calibration texts and the
+    gptq and awq need calibration texts and the
     tokenizer; rtn needs neither, and returns no errors without them.
 
     Raises UserError for an unknown method or bit width, and when gptq or awq get no calibration text.
     """
-    _check_options(method, bits)
-    scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
+    _check_method(method)
+    scheme = QuantizationScheme(bits, group_size, symmetric)
     windows = None
     if tokenizer is not None and calibration_texts:
         ids = [id for text in calibration_texts for id in tokenizer.encode(text)]
@@ -86,11 +86,11 @@ def quantize_folder(
     files, for an unknown method, and when `out` is not empty.
     """
     (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
-    _check_options(method, bits)
+    _check_method(method)
+    scheme = QuantizationScheme(bits, group_size, symmetric)
     with new_folder(out) as partial:
         source = interop.resolve_model_path(model_path)
         model, tokenizer = interop.open_model(source, device, adapter=adapter, verify=verify)
-        scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
         run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
         if verify and calibration_text is None and method != "rtn":
             for suffix in (".json", ".idx", ".bin"):
@@ -104,11 +104,9 @@ def quantize_folder(
     return quantization_summary(model, errors, source, out)
 
 
-def _check_options(method: str, bits: int) -> None:
+def _check_method(method: str) -> None:
     if method not in METHODS:
         raise UserError(f"method {method!r}: unknown", hint=f"one of {', '.join(METHODS)}")
-    if bits not in (4, 8):
-        raise UserError(f"bits = {bits}, expected 4 or 8")
 
 
 def quantization_summary(
@@ -116,7 +114,7 @@ def quantization_summary(
 ) -> dict[str, Any]:
     """Method, scheme, sizes before and after, and mean layer errors of a quantized model folder."""
     layers = quantized_layers(model)
-    scheme = next(iter(layers.values())).scheme
+    scheme = main_scheme(model)
     before = sum(file.stat().st_size for file in ([source] if source.is_file() else source.glob("*.safetensors")))
     mean_errors = [
         sum(getattr(error, name) for error in errors) / max(1, len(errors)) for name in ("error", "rtn_error")
@@ -127,7 +125,7 @@ def quantization_summary(
         "bits": scheme.bits,
         "group_size": scheme.group_size,
         "symmetric": scheme.symmetric,
-        "bits_per_weight": scheme.bits_per_weight,
+        "bits_per_weight": bits_per_weight(model),
         "bytes": {"before": before, "after": (out / WEIGHTS_FILE).stat().st_size},
         "weights": {
             "quantized": sum(layer.in_features * layer.out_features for layer in layers.values()),

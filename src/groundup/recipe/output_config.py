@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from groundup.recipe.base_config import BaseConfig, knob
 
 
@@ -11,9 +13,9 @@ class QuantizeConfig(BaseConfig):
     method: Literal["rtn", "gptq", "awq"] = knob(
         "gptq", "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023)"
     )
-    bits: Literal[4, 8] = knob(4, "bits per weight")
+    bits: int = knob(4, "bits per weight", ge=2, le=8)
     group_size: int = knob(
-        128, "weights of one row per scale; halved until it divides the input width of every layer", ge=16
+        128, "weights of one row per scale, at least 16; the last group may be shorter; -1: one scale per row", ge=-1
     )
     symmetric: bool = knob(True, "no zero points: supported by most serving engines")
     damp_percent: float = knob(
@@ -22,6 +24,13 @@ class QuantizeConfig(BaseConfig):
     act_order: bool = knob(False, "gptq: quantize the weights of the largest inputs first")
     calibration_tokens: int = knob(32_768, "training tokens for calibration of gptq and awq", ge=512)
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)
+
+    @field_validator("group_size")
+    @classmethod
+    def _check_group_size(cls, size: int) -> int:
+        if size != -1 and size < 16:
+            raise ValueError(f"{size}, expected at least 16, or -1 for one scale per row")
+        return size
 
 
 class ExportConfig(BaseConfig):

@@ -4,6 +4,7 @@ Codes, scales and zeros go through interop's weight maps for float weights: the 
 split matrices along the output.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,10 @@ def export_huggingface_quantized(
             f"the model has no quantized layers, which format {format} needs", hint="groundup quantize it first"
         )
     file_format, config = FORMATS[format], _config(model)
-    description = file_format.to_config(next(iter(layers.values())).scheme)
+    weights = _equal_groups({name + WEIGHT_SUFFIX: layer.unpack_weight() for name, layer in layers.items()})
+    description = file_format.to_config(next(iter(weights.values())).scheme)
     family = select_family(config)
-    tensors = _exported_tensors(model, layers, family, file_format, DTYPES[dtype])
+    tensors = _exported_tensors(model, weights, family, file_format, DTYPES[dtype])
     out.mkdir(parents=True, exist_ok=True)
     files = write_safetensors(tensors, out)
     return [*files, *write_config_files(config, tokenizer, out, dtype, {"quantization_config": description})]
@@ -87,13 +89,13 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
 
 def _exported_tensors(
     model: nn.Module,
-    layers: Mapping[str, QuantizedLinear],
+    weights: Mapping[str, QuantizedWeight],
     family: Family,
     file_format: QuantizedFormat,
     dtype: torch.dtype,
 ) -> Iterator[tuple[str, Tensor]]:
-    weights = {name + WEIGHT_SUFFIX: layer.unpack_weight() for name, layer in layers.items()}
-    quantized = tuple(f"{name}.{part}" for name in layers for part in ("packed", "scale", "zero"))
+    parts = ("packed", "scale", "zero", "g_idx")
+    quantized = tuple(f"{name.removesuffix(WEIGHT_SUFFIX)}.{part}" for name in weights for part in parts)
     floats = {name: tensor for name, tensor in model.state_dict().items() if name not in quantized}
     for tensor_map in family.weight_map(_config(model), [*floats, *weights]):
         if tensor_map.native[0] not in weights:
@@ -106,6 +108,18 @@ def _exported_tensors(
         for name, weight in zip(tensor_map.foreign, quantized_weights, strict=True):
             parts = file_format.to_tensors(weight, dtype)
             yield from ((name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu()) for part, tensor in parts.items())
+
+
+def _equal_groups(weights: Mapping[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
+    """The weights with one group size, which these files have: the largest that divides all groups.
+
+    Raises UserError for layers of different bits or symmetry.
+    """
+    if len(kinds := {(weight.scheme.bits, weight.scheme.symmetric) for weight in weights.values()}) > 1:
+        raise UserError(f"layers of {len(kinds)} kinds of bits or symmetry, expected one for this format")
+    equal = {name: weight.with_equal_groups() for name, weight in weights.items()}
+    size = math.gcd(*(weight.scheme.group_size for weight in equal.values()))
+    return {name: weight.with_equal_groups(size) for name, weight in equal.items()}
 
 
 def _load_weights(

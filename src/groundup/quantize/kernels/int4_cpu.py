@@ -73,6 +73,8 @@ def is_supported(layer: QuantizedLinear) -> bool:
     return (
         layer.packed.device.type == "cpu"
         and scheme.bits == 4
+        and layer.g_idx is None
         and scheme.group_size in GROUP_SIZES
+        and layer.in_features % scheme.group_size == 0
         and layer.out_features % OUTPUT_MULTIPLE == 0
     )

@@ -14,35 +14,46 @@ class QuantizedLinear(PackedLinear):
     """y = x W^T + b with a quantized W, on any device and in any floating dtype.
 
     Attributes:
-        packed: uint8 (out in) for 8 bits, (out in/2) for 4 bits: even columns in the low half.
+        packed: uint8 (out, in * bits / 8 rounded up), a row's codes as `pack_codes` packs them.
         scale: float16 (out groups).
         zero: uint8 (out groups), or None for symmetric grids.
+        g_idx: int32 (in), the group of each input, or None for groups of neighbours.
         bias: (out), or None.
     """
 
     packed: Tensor
     scale: Tensor
     zero: Tensor | None
+    g_idx: Tensor | None
     bias: Tensor | None
 
     def __init__(
-        self, in_features: int, out_features: int, scheme: QuantizationScheme, bias: torch.dtype | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        scheme: QuantizationScheme,
+        bias: torch.dtype | None = None,
+        *,
+        permuted: bool = False,
     ):
         super().__init__()
         self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
-        groups = in_features // scheme.group_size
-        self.register_buffer("packed", torch.zeros(out_features, in_features * scheme.bits // 8, dtype=torch.uint8))
+        groups = scheme.num_groups(in_features)
+        packed = torch.zeros(out_features, -(-in_features * scheme.bits // 8), dtype=torch.uint8)
+        self.register_buffer("packed", packed)
         self.register_buffer("scale", torch.zeros(out_features, groups, dtype=torch.float16))
         zero = None if scheme.symmetric else torch.zeros(out_features, groups, dtype=torch.uint8)
         self.register_buffer("zero", zero)
+        self.register_buffer("g_idx", torch.zeros(in_features, dtype=torch.int32) if permuted else None)
         self.register_buffer("bias", None if bias is None else torch.zeros(out_features, dtype=bias))
 
     @classmethod
     def from_weight(cls, weight: QuantizedWeight, bias: Tensor | None = None) -> "QuantizedLinear":
         out_features, in_features = weight.codes.shape
-        layer = cls(in_features, out_features, weight.scheme, None if bias is None else bias.dtype)
+        with torch.device("meta"):
+            layer = cls(in_features, out_features, weight.scheme)
         layer.packed = pack_codes(weight.codes, weight.scheme.bits, torch.uint8)
-        layer.scale = weight.scale
+        layer.scale, layer.g_idx = weight.scale, weight.g_idx
         if not weight.scheme.symmetric:
             layer.zero = weight.zero
         if bias is not None:
@@ -54,12 +65,13 @@ class QuantizedLinear(PackedLinear):
         zero = (
             self.zero if self.zero is not None else torch.full_like(self.scale, self.scheme.mid_code, dtype=torch.uint8)
         )
-        return QuantizedWeight(unpack_codes(self.packed, self.scheme.bits), self.scale, zero, self.scheme)
+        codes = unpack_codes(self.packed, self.scheme.bits, count=self.in_features)
+        return QuantizedWeight(codes, self.scale, zero, self.scheme, self.g_idx)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The represented weight, (out in)."""
         weight = self.unpack_weight()
-        return dequantize_weight(weight.codes, weight.scale, weight.zero, dtype)
+        return dequantize_weight(weight.codes, weight.scale, weight.zero, weight.scheme, dtype, weight.g_idx)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedLinear":
         """Move the scales without casting them: `model.to(torch.bfloat16)` must not change the weights."""

@@ -38,15 +38,16 @@ def gptq(
     factor = inverse_cholesky(hessian[order][:, order], damp_percent)
     codes = torch.empty_like(work, dtype=torch.uint8)
     # whole groups, so that a group's scale is computed after all corrections
-    batch = scheme.group_size * max(1, LAZY_UPDATE_COLUMNS // scheme.group_size)
+    group_width = scheme.group_width(width)
+    batch = group_width * max(1, LAZY_UPDATE_COLUMNS // group_width)
 
     for begin in range(0, width, batch):
         end = min(begin + batch, width)
         errors = torch.empty_like(work[:, begin:end])
         for column in range(begin, end):
-            group = positions[column] // scheme.group_size
-            if not act_order and column % scheme.group_size == 0:
-                group_scale, group_zero = find_params(work[:, column : column + scheme.group_size], scheme)
+            group = positions[column] // group_width
+            if not act_order and column % group_width == 0:
+                group_scale, group_zero = find_params(work[:, column : column + group_width], scheme)
                 scale[:, group], zero[:, group] = group_scale[:, 0], group_zero[:, 0]
             s, z = scale[:, group], zero[:, group]
             code = ((work[:, column] / s).round() + z).clamp(0, scheme.max_code)
