@@ -145,13 +145,11 @@ def inputs(make_decoder, byte_tokenizer, tmp_path, monkeypatch) -> dict[str, Pat
 
 
 def recipe(tmp_path, **knobs):
-    knobs = {
-        "epochs": 1,
-        "batch_tokens": 400,
-        "learning_rate": 1e-2,
-        "precision": "float32",
-        "prompts": ("Q1?",),
-    } | knobs
+    knobs = (
+        {"epochs": 1, "batch_tokens": 400, "learning_rate": 1e-2, "precision": "float32"}
+        | ({} if knobs.get("loss") == "reward" else {"prompts": ("Q1?",)})
+        | knobs
+    )
     source = {"name": "pairs", "path": str(tmp_path / "pairs.jsonl")}
     return SimpleNamespace(preference=PreferenceConfig(sources=[source], **knobs), seed=3)
 
@@ -236,8 +234,12 @@ def test_killed_in_training_it_resumes_bit_for_bit(inputs, tmp_path, monkeypatch
 def test_options_of_a_loss():
     assert PreferenceLoss("simpo", 2.0, simpo_gamma=0.5).options == {"beta": 2.0, "gamma": 0.5, "label_smoothing": 0.0}
     for knobs, message in (
-        ({"loss": "reward", "beta": 0.1}, "loss = reward has none"),
-        ({"loss": "ipo", "label_smoothing": 0.1}, "for loss = dpo and simpo"),
+        ({"loss": "reward", "beta": 0.1}, "beta = 0.1 has no effect, expected a loss other than reward"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "no effect, expected loss = dpo or simpo"),
+        ({"loss": "dpo", "desirable_weight": 2.0}, "desirable_weight = 2.0 has no effect, expected loss = kto"),
+        ({"loss": "kto", "simpo_gamma": 2.0}, "no effect, expected loss = simpo"),
+        ({"loss": "reward", "prompts": ("Hi",)}, "no effect, expected a loss other than reward"),
+        ({"keep_best_weights": True, "validation_fraction": 0}, "expected validation_fraction above 0"),
         ({"sources": []}, "expected at least one source"),
     ):
         with pytest.raises(UserError, match=message):

@@ -13,7 +13,7 @@ SCALING = {"method": "yarn", "factor": 2.0}
 REFUSED = [
     ({"qk_norm_type": "projection"}, "qk_norm_type = 'projection' has no effect, expected qk_norm"),
     ({"qk_norm_after_rope": True}, "qk_norm_after_rope = true has no effect, expected qk_norm"),
-    ({"position_embedding": "alibi", "rope_pattern": [True, False]}, r"rope_pattern = \(True, False\) has no effect"),
+    ({"position_embedding": "alibi", "rope_pattern": [True, False]}, r"rope_pattern = \[true, false\] has no effect"),
     (
         {"position_embedding": "learned", "rotary_dim": 4},
         "rotary_dim = 4 has no effect, expected position_embedding = 'rope'",

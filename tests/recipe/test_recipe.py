@@ -10,6 +10,8 @@ from groundup.artifacts.errors import UserError
 from groundup.recipe import Recipe, RecipeView, build_model_config, load_recipe, parse_recipe
 from groundup.recipe.allowed_inputs import is_allowed
 from groundup.recipe.explain import explain_knob, json_schema, knob_table
+from groundup.recipe.field_words import KNOBS_OF_WORDS, VALUES_OF_WORDS, literal_values
+from groundup.recipe.recipe_file import all_knobs
 
 SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
 
@@ -20,6 +22,13 @@ SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
         ({"train": {"learing_rate": 1}}, "unknown knob train.learing_rate", "train.learning_rate"),
         ({"model": {"hiden_size": 1}}, "unknown knob model.hiden_size", "model.hidden_size"),
         ({"trane": {}}, "unknown knob trane", "train"),
+        ({"finetune": {"sources": []}}, "unknown knob finetune.sources", "mean finetune.conversations?"),
+        ({"reinforcement": {"num_generations": 4}}, "reinforcement.num_generations", "mean reinforcement.group_size?"),
+        ({"preference": {"max_length": 4}}, "preference.max_length", "mean preference.sequence_length?"),
+        ({"preference": {"lr": 4}}, "preference.lr", "mean preference.learning_rate?"),
+        ({"finetune": {"group_size": 4}}, "finetune.group_size", "mean reinforcement.group_size?"),
+        ({"finetune": {"conversations": [{**SOURCE, "kind": "sharegpt"}]}}, "'sharegpt'", 'mean "messages"? groundup'),
+        ({"preference": {"sources": [], "loss": "sigmoid"}}, "'sigmoid'", 'did you mean "dpo"?'),
         ({"train": {"steps": -1}}, "train.steps = -1", "groundup explain train.steps"),
         ({"name": "a b"}, "name = 'a b': expected letters, digits, . _ and -, first a letter", "groundup explain name"),
         ({"train": {"lr_schedule": "wavy"}}, "train.lr_schedule = 'wavy'", "groundup explain train.lr_schedule"),
@@ -237,11 +246,38 @@ def test_numbers_are_finite(value):
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"method": "full", "lora_dora": True}, "lora_dora has no effect with method = full"),
+        ({"method": "full", "lora_dora": True}, "lora_dora = true has no effect, expected method = lora"),
         ({"optimizer": "muon", "lora_plus_ratio": 16}, "lora_plus_ratio = 16 with optimizer = muon"),
+        ({"method": "full", "lora_rank": 8}, "lora_rank = 8 has no effect"),
+        ({"teacher_weight": 0.9}, "teacher_weight = 0.9 has no effect, expected a teacher"),
+        ({"temperature": 0.1}, "temperature = 0.1 has no effect, expected task = embedding"),
+        ({"task": "embedding", "conversations": [], "long_conversations": "drop"}, "expected task = generation"),
+        ({"conversations": [{**SOURCE, "kind": "messages", "topics": ["a"]}]}, "expected kind = chatterbot"),
+        ({"conversations": [{**SOURCE, "kind": "gettext", "columns": {"prompt": "q"}}]}, "expected kind = messages"),
     ],
 )
-def test_adapter_knobs_without_effect(knobs, message):
+def test_knobs_without_effect(knobs, message):
     source = {"name": "a", "kind": "messages", "path": "a.jsonl"}
     with pytest.raises(UserError, match=message):
         parse_recipe({"name": "a", "finetune": {"conversations": [source], **knobs}})
+
+
+def test_reward_knobs_without_effect():
+    for knobs, message in (
+        ({"clip_range": 0.3}, r"clip_range = 0\.3 has no effect, expected updates_per_rollout above 1"),
+        ({"rewards": [{"kind": "answer", "timeout_seconds": 1.0}]}, r"timeout_seconds = 1\.0 has no effect"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_recipe({"name": "a", "reinforcement": {"sources": [{"name": "a", "path": "a"}], **knobs}})
+
+
+def test_words_of_the_field_are_explained():
+    known = all_knobs()
+    assert not {knob for knobs in KNOBS_OF_WORDS.values() for knob in knobs} - known.keys()
+    values = {value for field in known.values() for value in literal_values(field.annotation)}
+    assert not set(VALUES_OF_WORDS.values()) - values
+    for word, knob in (
+        ("dpo", "preference.loss"), ("GRPO", "reinforcement.loss"), ("qlora", "finetune.method"), ("sft", "finetune"),
+        ("rlhf", "preference"), ("reward-model", "preference.loss"), ("num_generations", "reinforcement.group_size"),
+    ):  # fmt: skip
+        assert f"\n{knob}: " in explain_knob(word)

@@ -20,6 +20,7 @@ Reading order:
     recipe.py             the recipe: [budget] and all tables; the part that one stage may read
     bundled_recipes.py    recipes that come with the package
     allowed_inputs.py     what a recipe of other people may read
+    field_words.py        words of the field, and the knobs that they stand for
     recipe_file.py        recipe from a TOML file and overrides
     explain.py            meaning, type and default of knobs; JSON schema
 

@@ -1,5 +1,6 @@
 """The base class of all recipe tables, and the declaration of a knob."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,6 +71,25 @@ class BaseConfig(BaseModel, metaclass=_ConfigType):
     """A frozen table of knobs that refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+def refuse_unused(table: BaseModel, needs: Mapping[str, tuple[bool, tuple[str, ...]]]) -> None:
+    """Raises ValueError for a knob with another value than its default where it has no effect.
+
+    `needs`: by what a knob needs, whether the table has it, and the knobs.
+    """
+    fields = type(table).model_fields
+    for need, (is_met, names) in needs.items():
+        for name in names:
+            if not is_met and (value := getattr(table, name)) != fields[name].default:
+                raise ValueError(f"{name} = {spell(value)} has no effect, expected {need}")
+
+
+def spell(value: Any) -> str:
+    """A value as a recipe has it; tables by their method."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(spell, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(getattr(value, "method", value))
 
 
 def knob(default: Any = ..., meaning: str = "", *, unset: str = "", **bounds: Any) -> Any:

@@ -1,6 +1,5 @@
 """Documentation of knobs: for `groundup explain`, the reference page of the book, and editors (JSON schema)."""
 
-import difflib
 import json
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -9,12 +8,15 @@ from pydantic_core import PydanticUndefined
 
 from groundup.artifacts.errors import UserError
 from groundup.recipe.base_config import PATTERN_WORDS
+from groundup.recipe.field_words import knobs_of_word, nearest_knob
 from groundup.recipe.recipe import Recipe
 from groundup.recipe.recipe_file import all_knobs
 
 
 def explain_knob(name: str) -> str:
-    """Meaning, type and default of one knob. Raises UserError for an unknown name.
+    """Meaning, type and default of one knob, also of one that a word of the field stands for, such as dpo or rlhf.
+
+    Raises UserError for an unknown name.
 
     >>> print(explain_knob("train.warmup_steps"))
     train.warmup_steps: steps of linear learning rate warmup
@@ -25,10 +27,10 @@ def explain_knob(name: str) -> str:
     listed = {knob.replace("[]", ""): knob for knob in known}
     name = listed.get(name, name)
     if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-        raise UserError(
-            f"unknown knob {name}", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all"
-        )
+        if knobs := knobs_of_word(name, known):
+            return "\n".join([f"{name}, in a recipe: {', '.join(knobs)}", "", explain_knob(knobs[0])])
+        near = nearest_knob(name, known)
+        raise UserError(f"unknown knob {name}", hint=f"did you mean {near}?" if near else "groundup explain lists all")
     field = known[name]
     lines = [f"{name}: {field.description}", f"  type:    {_format_type(field.annotation)}{_format_bounds(field)}"]
     lines.append(f"  default: {_format_default(field)}")

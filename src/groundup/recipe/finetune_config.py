@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_config import BaseConfig, knob, refuse_unused
 from groundup.recipe.data_config import PackageConfig
 from groundup.recipe.tuning_config import TuningConfig
 
@@ -13,6 +13,9 @@ FinetuneTaskName = Literal["generation", "embedding", "classification"]
 
 EXAMPLE_KINDS = {"generation": (), "embedding": ("pairs",), "classification": ("labels", "folders")}
 """Kinds of examples that each task reads."""
+GENERATION_KNOBS = (
+    "augment_user_turns", "doubled_roles", "long_conversations", "sequence_length", "prompts", "lora_token_rows",
+)  # fmt: skip
 
 COLUMN_NAMES = (
     "messages", "prompt", "completion", "chosen", "rejected", "label", "instruction", "input", "output", "history", "system",
@@ -58,6 +61,15 @@ class ConversationSourceConfig(FinetuneSourceConfig):
     topics: tuple[str, ...] = knob((), "chatterbot: names of the files to read, without .yml; empty: all")
     repeats: float = knob(1.0, "times that each conversation occurs in one epoch", gt=0)
 
+    @model_validator(mode="after")
+    def _check_unused(self) -> "ConversationSourceConfig":
+        needs = {
+            "kind = chatterbot or chatterbot_answers": (self.kind.startswith("chatterbot"), ("topics",)),
+            "kind = messages": (self.kind == "messages", ("columns",)),
+        }
+        refuse_unused(self, needs)
+        return self
+
 
 class ExampleSourceConfig(FinetuneSourceConfig):
     """One source of pairs of texts for search, or of labelled texts."""
@@ -66,6 +78,11 @@ class ExampleSourceConfig(FinetuneSourceConfig):
         meaning="pairs: JSON or CSV with `query` and `text`, the text to be found; labels: JSON or CSV with `text` and "
         "`label`; folders: text files, whose folder is the label"
     )
+
+    @model_validator(mode="after")
+    def _check_unused(self) -> "ExampleSourceConfig":
+        refuse_unused(self, {"kind = pairs or labels": (self.kind != "folders", ("columns",))})
+        return self
 
 
 class FinetuneConfig(TuningConfig):
@@ -123,4 +140,10 @@ class FinetuneConfig(TuningConfig):
         if wrong := [source.kind for source in self.examples if source.kind not in kinds]:
             expected = f"expected {' or '.join(kinds)}" if kinds else "expected none: conversations"
             raise ValueError(f"examples of kind {wrong[0]} with task = {self.task}: {expected}")
+        needs = {
+            "task = generation": (self.task == "generation", GENERATION_KNOBS),
+            "task = embedding": (self.task == "embedding", ("temperature",)),
+            "a teacher": (self.teacher is not None, ("teacher_weight", "teacher_temperature")),
+        }
+        refuse_unused(self, needs)
         return self

@@ -3,6 +3,7 @@
 from typing import Any
 
 from groundup.artifacts.json_file import shorten
+from groundup.recipe.base_config import refuse_unused
 from groundup.recipe.mixer_config import check_gated_delta, check_latent_attention, check_state_space
 
 MAX_LAYERS = 10_000
@@ -73,7 +74,7 @@ def check_parts(model: Any) -> None:
         )
 
 
-def check_unused(model: Any, defaults: dict[str, Any]) -> None:
+def check_unused(model: Any) -> None:
     """Raises ValueError for a knob of a ModelConfig with another value than its default where it has no effect."""
     encoder, both = model.architecture == "encoder", model.architecture == "encoder_decoder"
     needs: dict[str, tuple[bool, tuple[str, ...]]] = {
@@ -103,12 +104,4 @@ def check_unused(model: Any, defaults: dict[str, Any]) -> None:
             both, ("num_encoder_layers", "decoder_start_token_id", "forced_bos_token_id")
         ),
     }  # fmt: skip
-    for need, (met, names) in needs.items():
-        for name in names:
-            if not met and (value := getattr(model, name)) != defaults[name]:
-                raise ValueError(f"{name} = {_spell(value)} has no effect, expected {need}")
-
-
-def _spell(value: Any) -> str:
-    """As a recipe has it; tables by their method."""
-    return str(value).lower() if isinstance(value, bool) else repr(getattr(value, "method", value))
+    refuse_unused(model, needs)

@@ -326,7 +326,7 @@ class ModelConfig(BaseConfig):
     def _check_consistency(self) -> "ModelConfig":
         check_sizes(self)
         check_parts(self)
-        check_unused(self, {name: field.default for name, field in type(self).model_fields.items()})
+        check_unused(self)
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from groundup.recipe.base_config import knob
+from groundup.recipe.base_config import knob, refuse_unused
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 from groundup.recipe.tuning_config import BY_DATA, BY_SIZE, TuningConfig
 
@@ -69,8 +69,11 @@ class PreferenceConfig(TuningConfig):
     def _check_sources(self) -> "PreferenceConfig":
         if not self.sources:
             raise ValueError("sources: expected at least one source of preferences")
-        if self.loss == "reward" and self.beta is not None:
-            raise ValueError("beta: loss = reward has none")
-        if self.label_smoothing and self.loss not in ("dpo", "simpo"):
-            raise ValueError(f"label_smoothing: for loss = dpo and simpo, not for {self.loss}")
+        needs = {
+            "a loss other than reward": (self.loss != "reward", ("beta", "prompts")),
+            "loss = dpo or simpo": (self.loss in ("dpo", "simpo"), ("label_smoothing",)),
+            "loss = simpo": (self.loss == "simpo", ("simpo_gamma",)),
+            "loss = kto": (self.loss == "kto", ("desirable_weight", "undesirable_weight")),
+        }
+        refuse_unused(self, needs)
         return self

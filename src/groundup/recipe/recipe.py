@@ -58,9 +58,15 @@ class Recipe(BaseConfig):
     model: PartialModelConfig = knob(PartialModelConfig(), "transformer")  # pyright: ignore[reportInvalidTypeForm]
     train: TrainConfig | None = knob(None, "pretraining", unset=SKIPPED)
     evaluate: EvaluateConfig | None = knob(None, "evaluation of the base model", unset=SKIPPED)
-    finetune: FinetuneConfig | None = knob(None, "fine-tuning", unset=SKIPPED)
-    preference: PreferenceConfig | None = knob(None, "preference tuning", unset=SKIPPED)
-    reinforcement: ReinforcementConfig | None = knob(None, "learning from rewards", unset=SKIPPED)
+    finetune: FinetuneConfig | None = knob(
+        None, "supervised fine-tuning: on conversations, pairs of texts or labels", unset=SKIPPED
+    )
+    preference: PreferenceConfig | None = knob(
+        None, "training on preferences: DPO and its kin, and reward models", unset=SKIPPED
+    )
+    reinforcement: ReinforcementConfig | None = knob(
+        None, "learning from rewards that a program verifies: GRPO and its kin", unset=SKIPPED
+    )
     quantize: QuantizeConfig | None = knob(None, "quantization", unset=SKIPPED)
     export: ExportConfig | None = knob(None, "export format", unset=SKIPPED)
     report: ReportConfig | None = knob(None, "PDF and HTML report", unset=SKIPPED)

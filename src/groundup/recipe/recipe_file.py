@@ -1,11 +1,10 @@
 """Recipe files: TOML and `--set` overrides to a checked recipe, or a one-line error."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,6 +13,7 @@ from groundup.artifacts.json_file import parse_toml
 from groundup.recipe.allowed_inputs import SECRET_PARAMETER, check_inputs
 from groundup.recipe.base_config import expectation
 from groundup.recipe.bundled_recipes import BUNDLED_RECIPES
+from groundup.recipe.field_words import literal_values, nearest_knob, nearest_value
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
 
@@ -134,13 +134,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
                 hint="set a list as a whole: --set 'evaluate.prompts=[\"The\"]'",
             )
     field = all_knobs().get(key.strip())
-    values[last] = _parse_value(text.strip(), _literal_values(field.annotation) if field else set())
-
-
-def _literal_values(annotation: Any) -> set[Any]:
-    if get_origin(annotation) is Literal:
-        return set(get_args(annotation))
-    return {value for part in get_args(annotation) for value in _literal_values(part)}
+    values[last] = _parse_value(text.strip(), literal_values(field.annotation) if field else set())
 
 
 def _parse_value(text: str, literals: set[Any]) -> Any:
@@ -156,7 +150,9 @@ def _parse_value(text: str, literals: set[Any]) -> Any:
 def _user_error(error: ValidationError, source_name: str, table: str = "") -> UserError:
     """The first problem in one line, with the number of others; names are relative to `table`."""
     problems = error.errors(include_url=False)
-    first = problems[0]
+    first = min(
+        problems, key=lambda problem: problem["type"] != "extra_forbidden"
+    )  # a wrong name explains a missing one
     path = [table, *first["loc"]] if table else first["loc"]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     message = expectation(first)
@@ -166,9 +162,13 @@ def _user_error(error: ValidationError, source_name: str, table: str = "") -> Us
     if not name:  # of the recipe as a whole
         text, hint = message, "leave one of both out"
     if first["type"] == "extra_forbidden":
-        text, hint = f"unknown knob {name}", _suggestion(name)
+        near = nearest_knob(_without_indices(name), all_knobs())
+        text, hint = f"unknown knob {name}", f"did you mean {near}?" if near else "groundup explain lists every knob"
     elif first["type"] == "missing":
         text = f"{name} is missing"
+    elif first["type"] == "literal_error" and (field := all_knobs().get(_without_indices(name))):
+        near = nearest_value(first["input"], field.annotation)
+        hint = f'did you mean "{near}"? {hint}' if near else hint
     elif first["type"] == "too_short" and not first["input"]:
         text = f"{name} is empty"
     elif (knob := f"{_without_indices(name)}.{message.split()[0]}") in all_knobs():
@@ -179,15 +179,3 @@ def _user_error(error: ValidationError, source_name: str, table: str = "") -> Us
 
 def _without_indices(name: str) -> str:
     return "".join("[]" if part.isdigit() else part for part in name.replace("]", "[").split("["))
-
-
-def _suggestion(name: str) -> str:
-    known = list(all_knobs())
-    generic = _without_indices(name)
-    if near := difflib.get_close_matches(generic, known, n=1, cutoff=0.6):
-        return f"did you mean {near[0]}?"
-    last = generic.rsplit(".", 1)[-1]
-    by_last = {knob.rsplit(".", 1)[-1]: knob for knob in known}
-    if near := difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6):
-        return f"did you mean {by_last[near[0]]}?"
-    return "groundup explain lists every knob"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_config import BaseConfig, knob, refuse_unused
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 from groundup.recipe.tuning_config import TuningConfig
 
@@ -49,6 +49,7 @@ class RewardConfig(BaseConfig):
         for name in ("pattern", "max_characters", "function"):
             if getattr(self, name) is not None and name not in REWARD_FIELDS[self.kind]:
                 raise ValueError(f"{name}: not for kind = {self.kind}")
+        refuse_unused(self, {"kind = tests": (self.kind == "tests", ("timeout_seconds",))})
         return self
 
 
@@ -117,4 +118,5 @@ class ReinforcementConfig(TuningConfig):
     def _check_batch(self) -> "ReinforcementConfig":
         if self.batch_tokens is not None:
             raise ValueError("batch_tokens: a batch is prompts_per_step x group_size answers, expected none")
+        refuse_unused(self, {"updates_per_rollout above 1": (self.updates_per_rollout > 1, ("clip_range",))})
         return self

@@ -4,15 +4,15 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_config import BaseConfig, knob, refuse_unused
 
 BY_SIZE = "derived: {} for a model of a few million parameters to {} for 7 billion"
 BY_DATA = "; less for little data, for 16 steps in one pass"
 
 ADAPTER_KNOBS = (
-    "lora_targets", "lora_dropout", "lora_rank_stabilized", "lora_dora", "lora_plus_ratio", "lora_token_rows",
+    "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "lora_rank_stabilized", "lora_dora", "lora_plus_ratio",
+    "lora_token_rows",
 )  # fmt: skip
-"""Without effect where all weights are trained."""
 
 
 class TuningConfig(BaseConfig):
@@ -81,9 +81,9 @@ class TuningConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _check_adapter_knobs(self) -> Self:
-        for name in ADAPTER_KNOBS if self.method == "full" else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect with method = full, expected lora or qlora")
+        refuse_unused(self, {"method = lora or qlora": (self.method != "full", ADAPTER_KNOBS)})
+        if self.keep_best_weights and not self.validation_fraction:
+            raise ValueError("keep_best_weights = true has no effect, expected validation_fraction above 0")
         if self.lora_plus_ratio != 1.0 and self.optimizer == "muon":
             raise ValueError(f"lora_plus_ratio = {self.lora_plus_ratio:g} with optimizer = muon, expected adamw")
         return self
