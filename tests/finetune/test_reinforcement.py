@@ -135,7 +135,7 @@ def test_rows_without_advantage_change_nothing(make_decoder):
 
 
 def test_refusals(make_decoder, byte_tokenizer):
-    with pytest.raises(UserError, match="none of 12 prompts fits into"):
+    with pytest.raises(UserError, match="none of 12 prompts can be used: beyond the sequence length"):
         train(make_decoder(), byte_tokenizer, max_answer_tokens=90)
     shape = {"vocab_size": 264, "hidden_size": 32, "num_layers": 1, "num_heads": 2}
     with pytest.raises(UserError, match="a Encoder cannot learn from rewards"):

@@ -40,6 +40,7 @@ def plan(
     Example: groundup plan llama-1b.toml --set budget.devices=16
     """
     from groundup import pipeline
+    from groundup.finetune.training_data.input_check import check_missing_inputs
     from groundup.plan import plan_table
     from groundup.plan.prediction import predict_loss
     from groundup.plan.stage_support import check_stages
@@ -48,6 +49,8 @@ def plan(
     from groundup.stages import recipe_stages
 
     loaded = load_recipe(recipe, sets or ())
+    for missing in check_missing_inputs(loaded):
+        _log(f"not on this machine, and not counted: {missing}")
     folder = runs / loaded.name
     machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
     derived = pipeline.plan_run(loaded, folder, machine)

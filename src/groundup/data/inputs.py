@@ -101,7 +101,7 @@ def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool
     if "://" in spec.path:
         found = _resolve_url(spec.path, members, machine)
         if not found:
-            raise _no_match(spec.name, spec.path)
+            raise no_match(spec.name, spec.path)
     else:
         local = require_local_files(spec.name, spec.path)
         found = [InputFile(name, path, members=members) for name, path in local]
@@ -143,7 +143,7 @@ def require_local_files(source: str, pattern: str) -> list[tuple[str, Path]]:
     """`local_files`; raises UserError if there are none."""
     if found := local_files(pattern):
         return found
-    raise _no_match(source, pattern)
+    raise no_match(source, pattern)
 
 
 def input_hashes(config: DataConfig, machine: Machine) -> dict[str, Any]:
@@ -192,7 +192,8 @@ def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]
     return hashes
 
 
-def _no_match(source: str, pattern: str) -> UserError:
+def no_match(source: str, pattern: str) -> UserError:
+    """The error for a path or glob that names no file."""
     path = Path(pattern).expanduser()
     if path.is_dir():
         return UserError(f"source {source}: no file in the folder {pattern}", hint="hidden files do not count")
@@ -201,6 +202,8 @@ def _no_match(source: str, pattern: str) -> UserError:
             f"source {source}: {pattern} is neither a file nor a folder", hint="pipes cannot be read twice"
         )
     hint = "globs: * within a folder, ** across folders"
+    if not path.is_absolute():
+        hint = f"paths are relative to the folder in which the command runs, {Path.cwd()}; {hint}"
     return UserError(f"source {source}: no file matches {pattern}", hint=hint)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.conversation_shapes import in_turn
-from groundup.finetune.chat_batches import encode_conversation
+from groundup.finetune.chat_batches import ChatBatches, encode_conversation
 from groundup.finetune.distillation import check_teacher
 from groundup.finetune.template_messages import check_template
 from groundup.finetune.training_data.conversation_store import TrainingConversation
-from groundup.finetune.training_data.conversations import read_conversations
-from groundup.finetune.training_data.input_check import are_local
+from groundup.finetune.training_data.conversations import read_conversations, split_conversations
+from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
@@ -35,11 +35,10 @@ from groundup.tokenizer.chat_template import CHATML, PLAIN
 from groundup.tokenizer.special_tokens import TURN_END, TURN_START
 from groundup.train.micro_batch import DEFAULT_TOKENS
 
-SAMPLED_CONVERSATIONS = 300
+EXACT_ITEMS = 2_000
+"""Conversations or preferences that the plan encodes: of fewer, steps are those of the run; of more, so many are a sample."""
 NF4_BYTES = 4.127 / 8
 """Of a weight: quantize/layers/nf4.py."""
-PACKING_EFFICIENCY = 0.9
-"""Fraction of the positions of packed rows that hold tokens."""
 
 
 def check_base_chat(recipe: Recipe) -> None:
@@ -47,6 +46,7 @@ def check_base_chat(recipe: Recipe) -> None:
     check_chat(recipe)
     assert recipe.base is not None
     assert recipe.finetune is not None
+    check_lora_targets(recipe, recipe.finetune)
     if recipe.finetune.task != "generation" or resolved_model_config(recipe).architecture != "decoder":
         return
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
@@ -86,32 +86,47 @@ def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     if not are_local(finetune.conversations):
         return None
     conversations, _ = read_conversations(finetune.conversations, machine, finetune.doubled_roles)
+    train, validation = split_conversations(conversations, finetune.validation_fraction)
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
-    longest = max(conversations, key=lambda each: sum(len(message["content"] or "") for message in each.messages))
-    sample = [*conversations[:: max(1, len(conversations) // SAMPLED_CONVERSATIONS)], longest]
     limit = finetune.sequence_length or config.context_length
-    encode = partial(encode_conversation, tokenizer=tokenizer)
-    fitting = encode_training_set(sample, encode, tokenizer.vocab_size, limit, finetune.long_conversations, ReadStats())
-    lengths = [each.max_tokens for each in fitting.encoded]
-    if not lengths:
+    sample, others = train, validation
+    if len(train) > EXACT_ITEMS:
+        sample = train[:: len(train) // EXACT_ITEMS]
+        others = [max(conversations, key=lambda each: sum(len(message["content"] or "") for message in each.messages))]
+    stats = ReadStats()
+    fitting, held_out = (
+        encode_training_set(
+            part, partial(encode_conversation, tokenizer=tokenizer, augment_user_turns=is_augmented), tokenizer.vocab_size,
+            limit, finetune.long_conversations, stats,
+        )
+        for part, is_augmented in ((sample, finetune.augment_user_turns), (others, False))
+    )  # fmt: skip
+    if not len(fitting):
         raise UserError(
             f"no conversation fits into {limit} tokens",
             hint="raise finetune.sequence_length, or split the conversations",
         )
-    count = (1 - finetune.validation_fraction) * sum(each.weight for each in conversations)
-    tokens = count * sum(lengths) / len(sample)
+    share = len(train) / len(sample)
+    tokens = share * fitting.tokens
     finetune = derive_finetuning(finetune, count_parameters(config).total, tokens)
     assert finetune.batch_tokens is not None
-    length = finetune.sequence_length or row_length(max(lengths), config.context_length, finetune.batch_tokens)
-    return _cost(recipe, config, finetune, length, tokens) | {"conversations": len(conversations)}
+    length = finetune.sequence_length or row_length(
+        max(fitting.longest, held_out.longest), config.context_length, finetune.batch_tokens
+    )
+    batches = ChatBatches(fitting.encoded, length, max(1, finetune.batch_tokens // length), recipe.seed, 0)
+    return _cost(recipe, config, finetune, batches, share) | {
+        "conversations": len(conversations), "tokens": round(tokens),
+        "refused": round(share * sum(stats.dropped.values())),
+    }  # fmt: skip
 
 
-def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length: int, tokens: float) -> dict[str, Any]:
-    assert finetune.batch_tokens is not None
+def _cost(
+    recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, batches: ChatBatches, share: float
+) -> dict[str, Any]:
+    """Steps, memory and time; `share`: conversations for each of `batches`."""
     assert finetune.epochs is not None
-    rows = max(1, math.ceil(tokens / length / PACKING_EFFICIENCY))
-    batch_rows = max(1, finetune.batch_tokens // length)
-    steps = max(1, math.ceil(finetune.epochs * rows / batch_rows))
+    length, batch_rows = batches.sequence_length, batches.batch_rows
+    steps = max(1, math.ceil(finetune.epochs * share * batches.num_rows / batch_rows))
     device = device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
     seconds = steps * speed.step_seconds(config, length, batch_rows * length, method=finetune.method)
@@ -127,7 +142,6 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
             hint="finetune.method=qlora, a smaller finetune.sequence_length or batch_tokens, or another budget.hardware",
         )
     return {
-        "tokens": round(tokens),
         "epochs": finetune.epochs,
         "learning_rate": finetune.learning_rate,
         "steps": steps,

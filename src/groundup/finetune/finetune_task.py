@@ -9,6 +9,7 @@ from torch import nn
 from groundup.finetune.chat_batches import ChatBatches, encode_conversation
 from groundup.finetune.encoded_conversations import EncodedConversation
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_length
+from groundup.finetune.template_messages import prompt_ids
 from groundup.generate import GREEDY, beam_search_text, generate, generate_many
 from groundup.model import Decoder
 from groundup.plan.finetune_defaults import ANSWER_TOKENS
@@ -67,15 +68,14 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
 
 
 def greedy_answers(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
-    """The greedy answers to several prompts, in one batch: to those that fit into the model's context, else blank."""
+    """The greedy answers to several prompts, in one batch: blank where the template refuses one or it does not fit."""
     limit = model.config.context_length
-    rendered = [
-        tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts
-    ]
-    fitting = [ids for ids in rendered if len(ids) < limit]
+    rendered = [prompt_ids(tokenizer, [{"role": "user", "content": prompt}]) for prompt in prompts]
+    rendered = [None if ids is None or len(ids) >= limit else ids for ids in rendered]
+    fitting = [ids for ids in rendered if ids is not None]
     tokens = generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
     answers = iter([tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens])
-    return [next(answers).strip() if len(ids) < limit else "" for ids in rendered]
+    return ["" if ids is None else next(answers).strip() for ids in rendered]
 
 
 CHAT = FinetuneTask(

@@ -48,6 +48,16 @@ def template_messages(tokenizer: Tokenizer, messages: Messages) -> Messages:
     ]
 
 
+def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """The tokens of a prompt, before an answer; None if the chat template refuses it, and RecordDropped for calls left out."""
+    try:
+        return tokenizer.render_chat(template_messages(tokenizer, list(messages)), add_generation_prompt=True)  # type: ignore[arg-type]
+    except UserError:
+        if tokenizer.chat_template is None:
+            raise
+        return None
+
+
 @lru_cache(maxsize=8)
 def call_form(tokenizer: Tokenizer, template: str | None) -> CallForm:
     """How the chat template of `tokenizer`, which is `template`, takes the arguments of calls."""

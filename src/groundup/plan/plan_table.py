@@ -71,7 +71,8 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def describe_finetuning(cost: dict[str, Any]) -> str:
     """Data, steps, memory and time of fine-tuning."""
-    return (f"{cost['conversations']:,} conversations, {_format_count(cost['tokens'])} tokens in one pass, "
+    refused = f" ({cost['refused']:,} of them cannot be used)" if cost.get("refused") else ""
+    return (f"{cost['conversations']:,} conversations{refused}, {_format_count(cost['tokens'])} tokens in one pass, "
             f"{cost['epochs']:g} passes, {cost['steps']:,} steps in rows of {cost['sequence_length']:,}: "
             f"{format_hours(cost['hours'])} and "
             f"{cost['memory_bytes'] / 1e9:.2f} GB")  # fmt: skip

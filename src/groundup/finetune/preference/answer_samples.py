@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.finetune.preference.preference_batches import EncodedResponse
+from groundup.finetune.template_messages import prompt_ids
 from groundup.generate import SamplingParams, generate_many
 from groundup.plan.preference_defaults import MAX_SAMPLED_ANSWERS, MAX_SAMPLED_TOKENS
 from groundup.tokenizer import Tokenizer
@@ -19,8 +20,8 @@ def sample_answers(
     different = list({repr(prompt): prompt for prompt in prompts}.values())
     chosen = different[:: max(1, -(-len(different) // MAX_SAMPLED_ANSWERS))]
     length = min(MAX_SAMPLED_TOKENS, model.config.context_length // 2)
-    ids = [tokenizer.render_chat(list(prompt), add_generation_prompt=True) for prompt in chosen]
-    ids = [row for row in ids if len(row) + length <= model.config.context_length]
+    rendered = [prompt_ids(tokenizer, prompt) for prompt in chosen]
+    ids = [row for row in rendered if row is not None and len(row) + length <= model.config.context_length]
     answers = generate_many(
         model.eval(), ids, max_tokens=length, sampling=SamplingParams(seed=seed), stop_ids=tokenizer.stop_ids,
         max_batch=MAX_SAMPLED_ANSWERS,

@@ -6,8 +6,8 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
-from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
-from groundup.finetune.training_data.input_check import are_local
+from groundup.finetune.finetune_plan import EXACT_ITEMS, tuning_memory, with_chat_template
+from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
@@ -41,6 +41,7 @@ def check_preference(recipe: Recipe) -> None:
             hint=f"leave [{later[0]}] out, or set another preference.loss",
         )
     check_row_length(config.sequence_length, model.context_length)
+    check_lora_targets(recipe, config)
     if recipe.base is not None:
         with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
     if are_local(config.sources):
@@ -51,7 +52,6 @@ def check_preference(recipe: Recipe) -> None:
         read_items(config, Machine())
 
 
-SAMPLED_PREFERENCES = 200
 FORWARD = 1 / 3
 """Of the time of a training step: log-probabilities of the reference, and evaluations."""
 
@@ -65,25 +65,29 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     section, config = recipe.preference, resolved_model_config(recipe)
     if recipe.base is None or section is None or not are_local(section.sources):
         return None
+    from groundup.finetune.preference.preference_batches import LengthGroups
     from groundup.finetune.preference.preference_sets import encode_preferences, responses_of
+    from groundup.finetune.training_data.example_sources import split_examples
     from groundup.finetune.training_data.preference_data import read_items
 
     items, _ = read_items(section, machine)
+    train, validation = split_examples(items, section.validation_fraction, lambda item: repr(item.prompt))
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
     limit = section.sequence_length or config.context_length
-    sample = items[:: max(1, len(items) // SAMPLED_PREFERENCES)]
+    sample = train if len(train) <= EXACT_ITEMS else train[:: len(train) // EXACT_ITEMS]
     encoded, _ = encode_preferences(sample, tokenizer, limit)
     if not encoded:
         raise UserError(f"no preference fits into {limit} tokens", hint="raise preference.sequence_length")
     lengths = [[len(response.ids) for response in responses_of(each)] for _, each in encoded]
-    mean, longest = sum(map(sum, lengths)) / len(lengths), max(map(max, lengths))
-    held_out = section.validation_fraction * len(items)
-    count = len(items) - held_out
-    knobs = preference_defaults(section.loss, section.method, count_parameters(config).total, count * mean)
+    share = len(train) / len(sample)
+    tokens, count = share * sum(map(sum, lengths)), share * len(encoded)
+    mean, longest, held_out = tokens / count, max(map(max, lengths)), len(validation)
+    knobs = preference_defaults(section.loss, section.method, count_parameters(config).total, tokens)
     given = {name: value for name in knobs if (value := getattr(section, name, None)) is not None}
     knobs |= given
-    rows = max(1, round(knobs["batch_tokens"] / mean))
-    steps = math.ceil(knobs["epochs"] * count / rows)
+    padded = [len(each) * max(each) for each in lengths]
+    rows = LengthGroups(padded, knobs["batch_tokens"], recipe.seed, least=2 if section.loss == "kto" else 1).batch_rows
+    steps = max(1, math.ceil(knobs["epochs"] * count / rows))
     device = device_spec(recipe.budget.hardware)
     tuning = section.model_copy(update={"lora_rank": knobs["lora_rank"]})
     kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
@@ -98,10 +102,10 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
         )
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
     step = speed.step_seconds(config, round(mean), rows * mean, method=section.method)
-    evaluations = number_of_evals(knobs["epochs"] * count, max(1, round(held_out))) + 2
+    evaluations = number_of_evals(knobs["epochs"] * count, held_out) + 2
     passes = (len(items) if section.loss in ("dpo", "ipo", "kto") else 0) + evaluations * held_out
     return {
-        "preferences": len(items), "tokens": round(count * mean), "epochs": knobs["epochs"],
+        "preferences": len(items), "tokens": round(tokens), "epochs": knobs["epochs"],
         "learning_rate": knobs["learning_rate"], "steps": steps, "longest": longest, "memory_bytes": memory,
         "hours": (steps + FORWARD * passes / rows) * step / SECONDS_PER_HOUR,
     }  # fmt: skip

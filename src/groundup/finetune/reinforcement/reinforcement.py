@@ -26,6 +26,7 @@ from groundup.finetune.reinforcement.rollout_batches import (
 )
 from groundup.finetune.reinforcement.rollouts import answer_text
 from groundup.finetune.sft import DEFAULT_LORA, METHODS, NUM_EVALS, PATIENCE, WARMUP_FRACTION
+from groundup.finetune.template_messages import prompt_ids
 from groundup.finetune.training_data.problems import problem_of
 from groundup.finetune.training_data.read_stats import DROP_REASONS, RecordDropped
 from groundup.generate import GREEDY, generate_many
@@ -74,7 +75,7 @@ class ReinforcementResult:
         training: a record for each step with reward, kl, clip_fraction, entropy, answer_tokens; evaluations; speed.
         knobs: lora_rank, learning_rate and optimizer, as given or derived.
         problems, validation: those that were used.
-        too_long: problems whose prompt leaves no room for an answer.
+        dropped: problems that were not, with the reason, one of DROP_REASONS.
         before, after: of the held-out problems; None without any.
         trained_parameters: number of trained parameters.
     """
@@ -84,7 +85,7 @@ class ReinforcementResult:
     knobs: dict[str, Any]
     problems: list[Problem]
     validation: list[Problem]
-    too_long: list[Problem]
+    dropped: list[tuple[Problem, str]]
     before: HeldOutScore | None
     after: HeldOutScore | None
     trained_parameters: int
@@ -142,12 +143,13 @@ def finetune_reinforcement(
     if not isinstance(model, Decoder):
         raise UserError(f"a {type(model).__name__} cannot learn from rewards, expected a decoder")
     limit = (sequence_length or model.config.cached_context_length) - options.max_answer_tokens
-    used, prompts, too_long = encode_problems(problems, tokenizer, limit)
-    held_out, held_out_prompts, too_long_held_out = encode_problems(validation, tokenizer, limit)
+    used, prompts, dropped = encode_problems(problems, tokenizer, limit)
+    held_out, held_out_prompts, dropped_held_out = encode_problems(validation, tokenizer, limit)
     if not used:
         raise UserError(
-            f"none of {len(problems)} prompts fits into {max(limit, 0)} tokens",
-            hint=f"max_answer_tokens ({options.max_answer_tokens}) and the prompt share the model's context",
+            f"none of {len(problems)} prompts can be used: {DROP_REASONS[dropped[0][1]] if dropped else 'none given'}",
+            hint=f"max_answer_tokens ({options.max_answer_tokens}) and the prompt share the model's context, which leaves "
+            f"{max(limit, 0)} tokens",
         )
     held_out, held_out_prompts = held_out[:MAX_HELD_OUT], held_out_prompts[:MAX_HELD_OUT]
     defaults = finetuning_defaults("generation", method, count_parameters(model.config).total, 0)
@@ -191,15 +193,15 @@ def finetune_reinforcement(
     if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return ReinforcementResult(
-        training, config, knobs, used, held_out, too_long + too_long_held_out, before, after, trained_parameters
+        training, config, knobs, used, held_out, dropped + dropped_held_out, before, after, trained_parameters
     )
 
 
 def encode_problems(
     problems: Sequence[Problem | Mapping[str, Any]], tokenizer: Tokenizer, max_tokens: int
-) -> tuple[list[Problem], list[list[int]], list[Problem]]:
-    """(problems, their prompts as tokens, problems whose prompt is too long). Raises UserError without a chat template."""
-    fitting, prompts, too_long = [], [], []
+) -> tuple[list[Problem], list[list[int]], list[tuple[Problem, str]]]:
+    """(problems, their prompts as tokens, dropped problems with the reason). Raises UserError without a chat template."""
+    fitting, prompts, dropped = [], [], []
     for item in problems:
         try:
             problem = item if isinstance(item, Problem) else problem_of(item)
@@ -208,13 +210,17 @@ def encode_problems(
                 f"problem {str(item)[:100]}: {DROP_REASONS[str(reason)]}",
                 hint='expected {"prompt": text or messages, "answer": text}',
             ) from None
-        ids = tokenizer.render_chat(problem.messages, add_generation_prompt=True)
-        if len(ids) > max_tokens:
-            too_long.append(problem)
-        else:
-            fitting.append(problem)
-            prompts.append(ids)
-    return fitting, prompts, too_long
+        try:
+            if (ids := prompt_ids(tokenizer, problem.messages)) is None:
+                raise RecordDropped("refused")
+            if len(ids) > max_tokens:
+                raise RecordDropped("too_long")
+        except RecordDropped as reason:
+            dropped.append((problem, str(reason)))
+            continue
+        fitting.append(problem)
+        prompts.append(ids)
+    return fitting, prompts, dropped
 
 
 def score_problems(

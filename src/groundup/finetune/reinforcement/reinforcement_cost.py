@@ -5,10 +5,10 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.finetune_plan import tuning_memory
+from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
+from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.input_check import are_local
-from groundup.finetune.training_data.problems import read_problems
-from groundup.interop.base_model import base_model_path
+from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import finetuning_defaults
 from groundup.plan.hardware import device_spec
@@ -32,12 +32,21 @@ def estimate_reinforcement(recipe: Recipe, machine: Machine) -> dict[str, Any] |
     if config is None or not are_local(config.sources):
         return None
     model = resolved_model_config(recipe)
-    problems, _ = read_problems(config.sources, machine, config.system_prompt)
-    held_out = math.ceil(config.validation_fraction * len(problems))
+    from groundup.finetune.reinforcement.recipe_rewards import read_usable_problems
+
+    problems, _ = read_usable_problems(config, machine)
+    train, validation = split_examples(problems, config.validation_fraction, lambda each: repr(each.messages))
+    if recipe.base is not None:
+        from groundup.finetune.reinforcement.reinforcement import encode_problems
+
+        tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
+        limit = (config.sequence_length or model.context_length) - config.max_answer_tokens
+        train, validation = (encode_problems(part, tokenizer, limit)[0] for part in (train, validation))
+    held_out = len(validation)
     characters = sum(len(each["content"]) for problem in problems for each in problem.messages)
     prompt = TEMPLATE_TOKENS + characters / len(problems) / BYTES_PER_TOKEN
     length = min(model.context_length, math.ceil(prompt + config.max_answer_tokens))
-    rollouts = max(1, math.ceil((config.epochs or 1.0) * (len(problems) - held_out) / config.prompts_per_step))
+    rollouts = max(1, math.ceil((config.epochs or 1.0) * len(train) / config.prompts_per_step))
     answers = config.prompts_per_step * config.group_size
     device = device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)

@@ -7,7 +7,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
-from groundup.finetune.training_data.input_check import are_local
+from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.plan.derive import resolved_model_config
 from groundup.plan.stage_support import check_row_length
 from groundup.recipe import Recipe
@@ -50,6 +50,7 @@ def check_reinforcement(recipe: Recipe) -> None:
             f"[reinforcement] with an {model.architecture}, expected a decoder", hint="leave [reinforcement] out"
         )
     check_row_length(config.sequence_length, model.context_length)
+    check_lora_targets(recipe, config)
     if config.max_answer_tokens >= (length := config.sequence_length or model.context_length):
         raise UserError(
             f"reinforcement.max_answer_tokens = {config.max_answer_tokens} leaves no room for a prompt in {length} tokens",

@@ -62,9 +62,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         **{name: getattr(config, name) for name in OPTIONS},
     )  # fmt: skip
     save_tuned(model, tokenizer, out, config.method, inputs[source])
-    for problem in result.too_long:
+    for problem, reason in result.dropped:
         stats.kept -= 1
-        stats.drop("too_long", problem.prompt, "")
+        stats.drop(reason, problem.prompt, "")
     write_jsonl(out / "dropped.jsonl", stats.positions)
     write_jsonl(out / "held_out.jsonl", _held_out_lines(result))
     answers = greedy_answers(model, tokenizer, config.prompts)
