@@ -152,12 +152,19 @@ def test_folder_is_flushed_then_named_then_cleared(tmp_path, changes):
 def test_new_folder_is_complete_or_missing(tmp_path):
     out = tmp_path / "out"
     (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "left by a killed process").touch()
+    (tmp_path / "out.partial" / "work of somebody else").touch()
+    with pytest.raises(UserError, match="groundup did not write it"), directory.new_folder(out):
+        pass
+    assert (tmp_path / "out.partial" / "work of somebody else").exists()
+    (tmp_path / "out.partial" / "work of somebody else").rename(tmp_path / "out.partial" / "left by a killed process")
+    (tmp_path / "out.partial" / directory.LOCK_FILE).touch()
     with pytest.raises(FileNotFoundError), directory.new_folder(out) as partial:
         (partial / "half").rename(partial / "missing" / "half")
     assert list(tmp_path.iterdir()) == []
     with directory.new_folder(out) as partial:
         (partial / "whole").touch()
+        with pytest.raises(UserError, match="in use by another"), directory.new_folder(out):
+            pass
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
     with pytest.raises(UserError, match="not empty"), directory.new_folder(out):
         pass

@@ -86,7 +86,7 @@ def test_stage_writes_a_folder_that_the_command_reads(tmp_path, examples_file):
         f"{row.max():.4f}  {label}  {number}  {text}"
         for row, label, number, text in zip(expected, ["vowel o", "another"], (1, 2), texts, strict=True)
     ]
-    exported = export_model(out, tmp_path / "exported", format="huggingface")
+    exported = export_model(out, tmp_path / "exported", format="huggingface").files
     assert {path.name for path in exported} >= {"labels.json", "classifier.safetensors", "config.json"}
     command = ["classify", str(tmp_path / "exported"), texts[0], "--json"]
     done = CliRunner().invoke(app, command, catch_exceptions=False)

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_card_survives_gguf_and_back(folder: Path, tmp_path: Path):
-    files = export_model(folder, tmp_path / "gguf", format="gguf")
+    files = export_model(folder, tmp_path / "gguf", format="gguf").files
     metadata = GGUFFile(tmp_path / "gguf" / "model.gguf").metadata
     assert {key: value for key, value in metadata.items() if key.startswith(("general.li", "general.na", "general.ba"))} == {
         "general.name": "My Model", "general.license": "other", "general.license.name": "tongyi",

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_every_export_reopens_with_equal_logits(format: str, tmp_path: Path, mod
 
 def test_recipe_choices_equal_export_formats():
     assert ExportConfig.model_fields["format"].annotation.__args__ == tuple(EXPORT_FORMATS)
-    assert set(ExportConfig.model_fields["dtype"].annotation.__args__) == set(GGUF_DTYPES) >= set(DTYPES)
+    named = get_args(ExportConfig.model_fields["dtype"].annotation)[0]
+    assert set(get_args(named)) == set(GGUF_DTYPES) >= set(DTYPES)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "tokenizer.json", "manifest.json"])

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
+from groundup.quantize import export_model, open_model
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.layers.quantized_linear import quantized_layers
-from groundup.quantize.model_loader import export_model, open_model
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 

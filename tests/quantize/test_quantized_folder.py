@@ -79,7 +79,7 @@ def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
     assert facts["mean_error"] < facts["mean_rtn_error"]
     with pytest.raises(UserError, match="exists and is not empty"):
         quantize_folder(plain, small, method="rtn")
-    assert (tmp_path / "out" / "config.json") in export_model(small, tmp_path / "out", format="gptq")
+    assert (tmp_path / "out" / "config.json") in export_model(small, tmp_path / "out", format="gptq").files
     with pytest.raises(UserError, match="the weights are not quantized"):
         export_model(plain, tmp_path / "other", format="gptq")
     assert not list(tmp_path.glob("*.partial"))
@@ -94,7 +94,7 @@ def test_killed_export_is_no_folder_and_runs_again(decoder, byte_tokenizer, tmp_
         with pytest.raises(KeyboardInterrupt):
             export_model(tmp_path / "plain", out, format="huggingface")
     assert not out.exists()
-    assert out / "config.json" in export_model(tmp_path / "plain", out, format="huggingface")
+    assert out / "config.json" in export_model(tmp_path / "plain", out, format="huggingface").files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "plain"]
 
 

@@ -113,21 +113,27 @@ def promote(partial: Path, final: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """Context that yields the partial folder of `out`, and renames it to `out` at the end; after an error it is removed.
 
-    Raises UserError when `out` exists and is not an empty folder.
+    A partial folder that a killed process left is emptied first. Raises UserError when `out` exists and is not an empty folder,
+    and for a partial folder of another process or origin.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
     partial = partial_path(out)
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.exists():
-            out.rmdir()
-        promote(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    if partial.exists() and not (partial / LOCK_FILE).is_file():
+        raise UserError(f"{partial}: exists, and groundup did not write it", hint="rename it, or choose another --out")
+    with _flock(partial, fcntl.LOCK_EX):
+        try:
+            for path in partial.iterdir():
+                if path.name != LOCK_FILE:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            yield partial
+            if out.exists():
+                out.rmdir()
+            (partial / LOCK_FILE).unlink()
+            promote(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def finish_promotion(final: Path) -> None:

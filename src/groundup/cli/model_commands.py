@@ -344,19 +344,25 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: that of the model.")] = None,
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
-    """Export a model to a format of other software.
+    """Export a model to a format of other software, open it again, and compare logits and token ids.
 
     Example: groundup export runs/quickstart --format gguf --out exported
     """
     from groundup.quantize import export_model
 
     check_writes_text(model)
-    for path in export_model(model, out, format=format, dtype=dtype, adapter=adapter, verify=verify):
-        print(path)
+    exported = export_model(model, out, format=format, dtype=dtype, adapter=adapter, verify=verify)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(*exported.files, sep="\n")
+    print(
+        f"{exported.dtype}, opened again: equal token ids, logits within {exported.max_logit_difference:.2g}",
+        file=sys.stderr,
+    )
 
 
 def _texts_to_read(texts: list[str] | None, input: Path | None, command: str) -> list[InputText]:

@@ -15,12 +15,14 @@ Files, in reading order:
     sentence_transformers_files.py  weights of tokens in a text embedding, for sentence-transformers
     fold_scales.py         scale factors folded into weights
     classifier_files.py    labels and heads of classifiers, ours and those of Hugging Face folders
+    tokenizer_export.py    tokenizer files that transformers reads with equal ids
     huggingface_model.py   Hugging Face folders, import and export
     sampling_defaults.py   recommended sampling, kept from import to export
     model_card.py          name and licence of a model, kept from import to export
     gguf/                  GGUF files, import and export
     model_export.py        export by format name
     model_loading.py       models by path
+    export_check.py        logits and ids of a model and of its export
     adapters/              LoRA and trained tokens: layers, PEFT folders, merging
     model_merging.py       one model from several: means, task arithmetic, TIES
     added_tokens.py        tokens added to the vocabulary of a model

@@ -9,9 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
@@ -36,6 +34,7 @@ from groundup.interop.safetensors_files import (
 )
 from groundup.interop.scaled_weights import is_scaled, scaled_source
 from groundup.interop.sentence_transformers_files import read_pooling, write_token_weights
+from groundup.interop.tokenizer_export import save_tokenizer
 from groundup.interop.unwrapped_names import UnwrappedNames
 from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
@@ -43,7 +42,6 @@ from groundup.model.classification_head import ClassificationHead
 from groundup.model.serialization import resolve_dtype
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.tokenizer import TOKENIZER_FILE
 
 CONFIG_FILE = "config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -173,7 +171,7 @@ def write_config_files(
     fields |= (family or select_family(config)).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})
     files = []
     if tokenizer is not None:
-        _save_tokenizer(tokenizer, config, out)
+        files += save_tokenizer(tokenizer, config, out, fields["model_type"])
         ends = sorted(tokenizer.stop_ids)
         ids = {
             "bos_token_id": tokenizer.bos_id,
@@ -185,25 +183,13 @@ def write_config_files(
             ids["forced_bos_token_id"] = config.forced_bos_token_id
         ids = {key: value for key, value in ids.items() if value is not None}
         fields |= ids
-        files += [_write_json(out / "generation_config.json", ids)]
-        files += [out / "tokenizer.json", out / "tokenizer_config.json"]
+        files.append(_write_json(out / "generation_config.json", ids))
     return [*files, _write_json(out / CONFIG_FILE, fields)]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a Hugging Face folder. Raises UserError if it is missing or not an object."""
     return read_json_object(Path(folder) / CONFIG_FILE, hint="a Hugging Face folder has config.json and safetensors")
-
-
-def _save_tokenizer(tokenizer: Tokenizer, config: ModelConfig, out: Path) -> None:
-    """Tokenizer files; for an encoder-decoder with the rule that a text ends with the eos token, as `encode_prompt` adds it."""
-    tokenizer.save(out)
-    if config.architecture == "encoder_decoder" and tokenizer.eos and tokenizer.backend.post_processor is None:
-        backend = tokenizers.Tokenizer.from_file(str(out / TOKENIZER_FILE))
-        backend.post_processor = TemplateProcessing(
-            single=f"$A {tokenizer.eos}", special_tokens=[(tokenizer.eos, tokenizer.eos_id)]
-        )
-        backend.save(str(out / TOKENIZER_FILE))
 
 
 class _WithoutPrefix:

@@ -13,6 +13,7 @@ import yaml
 
 from groundup.artifacts.directory import write_atomically
 from groundup.interop.sampling_defaults import (
+    copy_generation_settings,
     metadata_of_sampling,
     read_sampling_defaults,
     sampling_of_metadata,
@@ -57,9 +58,13 @@ def read_model_card(path: Path) -> ModelCard:
 
 def _read_sampling(folder: Path) -> dict[str, float]:
     """Of a folder, or of the model that its run began with."""
-    return read_sampling_defaults(folder) or (
-        read_sampling_defaults(folder.parent / STAGE_FOLDERS["base"]) if folder.name in STAGE_FOLDERS.values() else {}
-    )
+    return next((found for place in _places(folder) if (found := read_sampling_defaults(place))), {})
+
+
+def _places(folder: Path) -> tuple[Path, ...]:
+    """A folder, and the folder of the model that its run began with."""
+    base = folder.parent / STAGE_FOLDERS["base"]
+    return (folder, base) if folder.name in STAGE_FOLDERS.values() else (folder,)
 
 
 def _read_folder_card(path: Path) -> ModelCard:
@@ -84,14 +89,16 @@ def write_card_files(source: Path, out: Path) -> list[Path]:
         text = f"---\n{yaml.safe_dump(card, allow_unicode=True, sort_keys=False)}---\n\n# {card['name']}\n"
         write_atomically(out / README, text.encode())
         written = [out / README]
-    return [*written, *write_sampling_defaults(sampling, out), *copy_legal_files(source, out)]
+    written += write_sampling_defaults(sampling, out)
+    if source.is_dir():
+        for place in _places(source.resolve()):
+            written += copy_generation_settings(place, out)
+    return [*dict.fromkeys(written), *copy_legal_files(source, out)]
 
 
 def copy_legal_files(source: Path, out: Path) -> list[Path]:
     """Copy licences and notices from beside a model, or beside the one that its run began with, into the folder `out`."""
-    folder = source.parent if source.is_file() else source.resolve()
-    base = folder.parent / STAGE_FOLDERS["base"]
-    for place in (folder, base) if folder.name in STAGE_FOLDERS.values() else (folder,):
+    for place in _places(source.parent if source.is_file() else source.resolve()):
         found = {file for pattern in LEGAL_FILES for file in place.glob(pattern) if file.is_file()}
         if found:
             return [Path(shutil.copyfile(file, out / file.name)) for file in sorted(found)]

@@ -1,5 +1,6 @@
 """Export of a model to a named format: Hugging Face or GGUF."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.classifier_files import find_classifier_family, read_classifier, write_classifier
-from groundup.interop.huggingface_model import check_huggingface, export_huggingface
+from groundup.interop.huggingface_model import DTYPES, check_huggingface, export_huggingface
 from groundup.interop.model_card import ModelCard, copy_legal_files, read_model_card, write_card_files
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import ModelConfig, Recipe
@@ -22,10 +23,10 @@ def export(
     out: Path | str,
     *,
     format: str,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
     source: Path | None = None,
 ) -> list[Path]:
-    """Write `model` into the folder `out` as `format`, its weights as `dtype`. Returns the files written.
+    """Write `model` into the folder `out` as `format`, its weights as `dtype`, None: its own. Returns the files written.
 
     source: folder or .gguf file of the model, whose name and licence the export keeps, and the head of a classifier: as a
         class of transformers where one has its form, else beside the model, for groundup.
@@ -37,7 +38,7 @@ def export(
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"format {format!r}, expected one of {', '.join(EXPORT_FORMATS)}")
-    out, dtype = Path(out), str(dtype).removeprefix("torch.")
+    out, dtype = Path(out), str(dtype or own_dtype(model, source)).removeprefix("torch.")
     out.mkdir(parents=True, exist_ok=True)
     head = read_classifier(source) if source is not None and source.is_dir() else None
     fits = head is not None and format == "huggingface" and find_classifier_family(model.config, head) is not None  # type: ignore[arg-type]
@@ -50,6 +51,23 @@ def export(
     return [*files, *(write_card_files(source, out) if source else ())]
 
 
+def own_dtype(model: nn.Module, source: Path | None = None) -> torch.dtype:
+    """The floating dtype of most weights of `model`; of a .gguf file with quantized weights bfloat16, which engines run fast.
+
+    source: the file of the model, which is opened as float32 whatever its type.
+    """
+    if source is not None and source.suffix == ".gguf":
+        from groundup.interop.gguf.split_gguf import SplitGGUFFile  # optional dependency
+
+        types = SplitGGUFFile(source).types()
+        return torch.float32 if types == {"F32"} else torch.float16 if types <= {"F32", "F16"} else torch.bfloat16
+    counts: Counter[torch.dtype] = Counter()
+    for parameter in model.parameters():
+        if parameter.dtype in DTYPES.values():
+            counts[parameter.dtype] += parameter.numel()
+    return counts.most_common(1)[0][0] if counts else torch.float32
+
+
 def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str, card: ModelCard | None = None) -> list[Path]:
     from groundup.interop.gguf import export_gguf  # optional dependency
 
@@ -59,7 +77,7 @@ def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str, card: M
 def check_export(recipe: Recipe) -> None:
     """Raises UserError if the format of recipe.export cannot represent recipe.model or its tokenizer."""
     assert recipe.export is not None
-    EXPORT_CHECKS[recipe.export.format](resolved_model_config(recipe), recipe.export.dtype)
+    EXPORT_CHECKS[recipe.export.format](resolved_model_config(recipe), recipe.export.dtype or "float32")
     if recipe.export.format == "gguf" and recipe.tokenizer is not None and recipe.tokenizer.pretrained is None:
         from groundup.interop.gguf.gguf_tokenizer import check_bpe
 

@@ -1,6 +1,6 @@
 """Sampling that a model's publisher recommends: generation_config.json, or the entries `general.sampling.*` of a GGUF file.
 
-They follow the model from import to export; the commands sample as they are told.
+They follow the model from import to export, with what else generation_config.json says; the commands sample as they are told.
 """
 
 import json
@@ -14,6 +14,7 @@ from groundup.artifacts.json_file import read_json_object
 
 GENERATION_FILE = "generation_config.json"
 MAX_VALUE = 1 << 31
+NOT_SETTINGS = ("_from_model_config", "transformers_version")
 SAMPLING_KEYS = {
     "temperature": "general.sampling.temp",
     "top_k": "general.sampling.top_k",
@@ -50,6 +51,27 @@ def write_sampling_defaults(defaults: Mapping[str, float], folder: Path) -> list
         return []
     fields = (read_json_object(file) if file.is_file() else {}) | {"do_sample": True} | dict(defaults)
     write_atomically(file, (json.dumps(fields, indent=2) + "\n").encode())
+    return [file]
+
+
+def copy_generation_settings(source: Path, out: Path) -> list[Path]:
+    """Add the fields of generation_config.json in `source`, but token ids, to that of `out`, whose own stay.
+
+    Returns the files written.
+    """
+    if not (source / GENERATION_FILE).is_file():
+        return []
+    file = out / GENERATION_FILE
+    own = read_json_object(file) if file.is_file() else {}
+    found = read_json_object(source / GENERATION_FILE)
+    added = {
+        key: value
+        for key, value in found.items()
+        if key not in (*own, *NOT_SETTINGS) and not key.endswith(("_token_id", "_token_ids"))
+    }
+    if not added:
+        return []
+    write_atomically(file, (json.dumps(own | added, indent=2) + "\n").encode())
     return [file]
 
 

@@ -11,7 +11,8 @@
     kernels/                 layers in the layouts of fast kernels
     quantized_folder.py      groundup's folder layout
     formats/                 GPTQ, AWQ and compressed-tensors files
-    model_loader.py          open and export models at any path
+    model_loader.py          open models at any path
+    model_exporter.py        export models, and compare with the source
     float_comparison.py      loss, KL divergence and agreement with the float model
     standalone.py            quantization without a recipe
     stage.py                 stage 09-quantized
@@ -21,7 +22,8 @@ heads. On GPUs, layers dequantize and multiply; there are no custom kernels.
 """
 
 from groundup.quantize.layers.quantized_linear import QuantizedLinear
-from groundup.quantize.model_loader import export_model, open_model
+from groundup.quantize.model_exporter import ModelExport, export_model
+from groundup.quantize.model_loader import open_model
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
 from groundup.quantize.quantizer import (
     METHODS,
@@ -35,6 +37,7 @@ from groundup.quantize.standalone import quantize, quantize_folder
 __all__ = [
     "METHODS",
     "LayerQuantizationError",
+    "ModelExport",
     "QuantizationScheme",
     "QuantizationSettings",
     "QuantizedLinear",

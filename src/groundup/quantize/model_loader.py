@@ -1,4 +1,4 @@
-"""Open and export models at a path, quantized ones in any supported format included."""
+"""Open models at a path, quantized ones in any supported format included."""
 
 from pathlib import Path
 
@@ -6,18 +6,13 @@ import torch
 from torch import nn
 
 from groundup import interop
-from groundup.artifacts.directory import new_folder
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
-from groundup.interop.adapters import adapter_tokenizer, add_adapter, load_adapter, merge_adapter, split_adapter
-from groundup.interop.model_card import write_card_files
+from groundup.interop.adapters import adapter_tokenizer, add_adapter, split_adapter
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
-from groundup.quantize.formats import FORMATS
-from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
+from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
 from groundup.quantize.kernels.int4_cpu import use_int4_kernel
 from groundup.quantize.quantized_folder import load_quantized_folder
-from groundup.quantize.quantizer import dequantize_model
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 
@@ -52,51 +47,3 @@ def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tupl
     model = load(path, device)
     load_token_weights(model, path)
     return model, load_pretrained_tokenizer(path)
-
-
-def export_model(
-    path: Path | str,
-    out: Path | str,
-    *,
-    format: str,
-    dtype: str = "float32",
-    adapter: Path | str | None = None,
-    verify: bool = True,
-) -> list[Path]:
-    """Write the model at `path` to the folder `out` in another format. Returns the files written.
-
-    huggingface and gguf accept any model (a quantized one is dequantized); gptq, awq and compressed-tensors need a
-    quantized one, and no adapter. `adapter` and `verify` as in `open_model`.
-    Raises UserError for a format that cannot represent the model, and when `out` is not empty.
-    """
-    (path, adapter), out = split_adapter(path, adapter), Path(out)
-    if format not in (known := (*interop.EXPORT_FORMATS, *FORMATS)):
-        raise UserError(f"format {format!r}, expected one of {', '.join(known)}")
-    if verify and path.is_dir() and is_quantized(path):
-        check_artifact(path)
-    with new_folder(out) as partial:
-        if format not in FORMATS:
-            model, tokenizer = (
-                load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu", verify=verify)
-            )
-            source = interop.resolve_model_path(path)
-            if adapter is not None:  # compared with the packed base that it was trained on, then merged
-                load_adapter(model, adapter, verify=verify)
-                tokenizer = adapter_tokenizer(adapter, tokenizer)
-            model = merge_adapter(dequantize_model(model))
-            files = interop.export(model, tokenizer, partial, format=format, dtype=dtype, source=source)
-        elif adapter is not None:
-            raise UserError(
-                f"format {format} with an adapter: the packed weights would have to be packed again",
-                hint="groundup quantize MODEL --adapter DIR --out OUT, then export OUT",
-            )
-        elif is_quantized(path):
-            model, tokenizer = load_quantized_model(path)
-            files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)
-            files += write_card_files(path, partial)
-        else:
-            raise UserError(
-                f"{path}: the weights are not quantized, which format {format} needs",
-                hint="groundup quantize MODEL --out DIR first; in a run, name its 09-quantized folder",
-            )
-    return [out / file.relative_to(partial) for file in files]

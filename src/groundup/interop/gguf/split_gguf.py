@@ -36,6 +36,10 @@ class SplitGGUFFile:
     def read(self, name: str) -> Tensor:
         return self._file_of[name].read(name)
 
+    def types(self) -> set[str]:
+        """Names of the types that tensors of the model have."""
+        return set().union(*(file.types() for file in self._file_of.values()))
+
 
 def _parts(path: Path, count: int) -> list[Path]:
     match = SPLIT_NAME.fullmatch(path.name)
