@@ -81,7 +81,7 @@ def test_export_that_is_not_finite_is_refused(make_decoder, byte_tokenizer, tmp_
     with torch.no_grad():
         model.head.weight.mul_(1e6)
     export_huggingface(model, byte_tokenizer, tmp_path / "source")
-    with pytest.raises(UserError, match="the export in float16 does not open again: .*lm_head"):
+    with pytest.raises(UserError, match=r"the export in float16 does not open again: .*lm_head"):
         export_model(tmp_path / "source", tmp_path / "out", format="huggingface", dtype="float16")
     assert not (tmp_path / "out").exists()
 

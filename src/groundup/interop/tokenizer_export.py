@@ -55,7 +55,7 @@ def keep_max_length(source: Path, out: Path) -> None:
     """Give the tokenizer of an export the `model_max_length` of the Hugging Face folder that the model was read from."""
     if source.is_dir() and (source / CONFIG_FILE).is_file():
         length = read_json_object(source / CONFIG_FILE).get("model_max_length")
-        if type(length) in (int, float) and 0 < length < UNLIMITED:
+        if isinstance(length, int | float) and 0 < length < UNLIMITED:
             change_tokenizer_config(out, {"model_max_length": int(length)})
 
 

@@ -112,7 +112,9 @@ def _check(folder: Path, tokenizer: Tokenizer, expected: dict[str, torch.Tensor]
     path = interop.resolve_model_path(folder)
     try:
         model, exported = (
-            load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu", "float32", verify=False)
+            load_quantized_model(path)
+            if is_quantized(path)
+            else interop.open_model(path, "cpu", "float32", verify=False)
         )
     except UserError as error:
         raise UserError(f"the export in {dtype} does not open again: {error.message}", hint="--dtype float32") from None
