@@ -216,3 +216,52 @@ def test_engine_works_after_a_failed_step(model, monkeypatch):
     while engine.busy:
         engine.step()
     assert request.tokens == reference(model, [1, 2], max_tokens=4)
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(model):
+    engine = BatchingEngine(model, max_batch=4, prefill_chunk=2)
+    long, short = Request(list(range(40)), 4, GREEDY), Request([5], 4, GREEDY)
+    engine.submit(long)
+    engine.step()
+    engine.submit(short)
+    order = []
+    while engine.busy:
+        order += [output.request for output in engine.step()]
+    assert order[:4] == [short] * 4
+    assert long.tokens == reference(model, list(range(40)), max_tokens=4)
+    assert short.tokens == reference(model, [5], max_tokens=4)
+
+
+def test_samples_of_a_prompt_share_its_prefill_and_are_cancelled_alone(model):
+    engine = BatchingEngine(model, max_batch=3, prefill_chunk=2)
+    requests = [Request([7, 8, 9, 10], 5, SamplingParams(seed=seed)) for seed in range(4)]
+    for request in requests:
+        engine.submit(request)
+    engine.step()
+    assert (engine.running, engine.waiting) == (3, 1)
+    engine.cancel(requests[0])
+    assert engine.running == 2
+    while engine.busy:
+        engine.step()
+    assert requests[0].tokens == []
+    for seed, request in list(enumerate(requests))[1:]:
+        assert request.tokens == reference(model, [7, 8, 9, 10], max_tokens=5, sampling=SamplingParams(seed=seed))
+
+
+def test_a_row_that_is_not_finite_ends_alone():
+    model = tiny(tie_embeddings=False)
+    with torch.no_grad():
+        model.embedding.tokens.weight[11] = torch.nan
+    expected = reference(model, [3], max_tokens=6)
+    assert 11 not in expected
+    engine = BatchingEngine(model)
+    good, bad = Request([3], 6, GREEDY), Request([3, 11], 6, GREEDY)
+    engine.submit(good)
+    engine.submit(bad)
+    reasons = {}
+    while engine.busy:
+        reasons |= {output.request: output.finish_reason for output in engine.step() if output.finish_reason}
+    assert reasons == {good: "length", bad: "error"}
+    assert good.tokens == expected
+    with pytest.raises(UserError, match="not finite"):
+        generate_many(model, [[3, 11]], max_tokens=6)

@@ -226,3 +226,48 @@ def test_stop(model):
 async def exhaust(stream) -> None:
     while True:
         await stream.next()
+
+
+def test_a_client_that_does_not_read_gives_up_its_place(model):
+    async def stall():
+        worker = EngineThread(BatchingEngine(model, max_batch=2), max_waiting=0)
+        streams = [worker.submit([Request([number], 3, GREEDY)]) for number in (1, 2)]
+
+        async def free():
+            return worker.in_flight == 0
+
+        await until(free)  # though nobody has called next()
+        later = worker.submit([Request([3], 1, GREEDY)])
+        assert (await later.next()).finish_reason == "length"
+        read = [await streams[0].next() for _ in range(3)]
+        for stream in (*streams, later):
+            stream.close()
+        worker.stop()
+        assert worker.in_flight == 0
+        return read
+
+    assert [output.finish_reason for output in asyncio.run(stall())] == [None, None, "length"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0])
+def test_stopping_lets_answers_end_within_a_time(model, tokenizer, seconds):
+    async def stop():
+        async with running(SlowModel(model, 0.01), tokenizer) as app:
+            ask = {"prompt": "x", "max_tokens": 20, "temperature": 0, "stream": True}
+            running_one = asyncio.create_task(call(app, "/v1/completions", ask))
+
+            async def runs():
+                return await gauge(app, "generated_tokens_total") > 2
+
+            await until(runs)
+            ending = asyncio.create_task(app.state.stop_generation(seconds))
+            await asyncio.sleep(0)
+            newcomer = await call(app, "/v1/completions", ask | {"stream": False})
+            await ending
+            return newcomer, await running_one
+
+    (status, body), (_, streamed) = asyncio.run(stop())
+    assert (status, json.loads(body)["error"]["code"]) == (503, "stopping")
+    assert streamed.endswith(b"data: [DONE]\n\n")
+    assert (b'"stopping"' in streamed) == (seconds == 0)
+    assert (b'"finish_reason":"length"' in streamed) == (seconds > 0)

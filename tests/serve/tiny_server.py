@@ -1,5 +1,9 @@
-"""Server process of a tiny random model: python tests/serve/tiny_server.py [PORT [KEY]]."""
+"""Server process of a tiny random model: python tests/serve/tiny_server.py [PORT [KEY]].
 
+GROUNDUP_TEST_LIMITS = "HEADER_SECONDS WRITE_SECONDS CONNECTIONS_PER_CLIENT" replaces the limits of connections.
+"""
+
+import os
 import sys
 import time
 
@@ -7,6 +11,7 @@ import torch
 
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
+from groundup.serve import connection
 from groundup.serve.server import serve
 from groundup.tokenizer.tokenizer_training import train_bpe
 
@@ -21,6 +26,10 @@ class SlowDecoder(Decoder):
 
 if __name__ == "__main__":
     port, key = [*sys.argv[1:], None, None][:2]
+    if limits := os.environ.get("GROUNDUP_TEST_LIMITS"):
+        connection.HEADER_SECONDS, connection.WRITE_SECONDS, connection.MAX_CONNECTIONS_PER_CLIENT = map(
+            float, limits.split()
+        )
     torch.set_num_threads(1)
     torch.manual_seed(1)
     config = ModelConfig(vocab_size=260, hidden_size=32, num_layers=1, num_heads=2, context_length=128)

@@ -252,6 +252,9 @@ def serve(
             help="Adapter to serve beside MODEL, which requests choose as their model; may be repeated.",
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name of this server that requests without a key may use; may be repeated.")
+    ] = None,
     verify: VerifyOption = True,
 ) -> None:
     """Serve a model over HTTP: OpenAI's API under /v1, a chat page at /.
@@ -275,7 +278,16 @@ def serve(
             with_adapter(network, Path(folder), verify=verify),
             adapter_tokenizer(Path(folder), tokenizer),
         )
-    serve_forever(network, tokenizer, name=name, host=host, port=port, api_key=api_key, adapters=adapters)
+    serve_forever(
+        network,
+        tokenizer,
+        name=name,
+        host=host,
+        port=port,
+        api_key=api_key,
+        adapters=adapters,
+        allowed_hosts=[name.lower() for name in allow_host or ()],
+    )
 
 
 def evaluate(

@@ -1,8 +1,9 @@
 """Continuous batching: many requests share each forward pass, and are added and removed between steps.
 
 Iteration-level scheduling (Yu et al. 2022, Orca): a request does not wait for others to finish. Each step decodes one
-token for every running request and prefills at most one chunk of one waiting prompt (chunked prefill, Agrawal et al.
-2023, Sarathi), in a cache of its own that is then added to the batch: several times, if the next requests have the same prompt.
+token for every running request and prefills one chunk of one prompt (chunked prefill, Agrawal et al. 2023, Sarathi), the
+prompts in turn, so that a short one does not wait for a long one. A prompt has a cache of its own, which is then added to the
+batch: several times, if the next requests have the same prompt.
 """
 
 from collections import deque
@@ -72,10 +73,13 @@ class _Decoding:
 
 
 @dataclass(eq=False)
-class _Prefilling(_Decoding):
+class _Prefill:
+    """A prompt, as far as it is read, and the requests that it is of: samples share it."""
+
+    requests: list[Request]
     cache: StaticKVCache
     prompt_ids: Sequence[int]  # of the decoder
-    num_prefilled: int = 0
+    num_read: int = 0
 
 
 class BatchingEngine:
@@ -100,13 +104,13 @@ class BatchingEngine:
         self.max_batch = max_batch
         self._prefill_chunk = prefill_chunk
         self._waiting: deque[Request] = deque()
-        self._prefilling: _Prefilling | None = None
+        self._prefilling: deque[_Prefill] = deque()
         self._running: list[_Decoding] = []  # in row order
         self._cache = self._new_cache()
 
     @property
     def running(self) -> int:
-        return len(self._running) + (self._prefilling is not None)
+        return len(self._running) + sum(len(prefill.requests) for prefill in self._prefilling)
 
     @property
     def waiting(self) -> int:
@@ -128,9 +132,10 @@ class BatchingEngine:
         """Drop a request: no further output. A finished or unknown request is ignored."""
         if request in self._waiting:
             self._waiting.remove(request)
-        elif self._prefilling and self._prefilling.request is request:
-            self._prefilling = None
         else:
+            for prefill in self._prefilling:
+                prefill.requests = [each for each in prefill.requests if each is not request]
+            self._prefilling = deque(prefill for prefill in self._prefilling if prefill.requests)
             for row, running in enumerate(self._running):
                 if running.request is request:
                     self._remove(row)
@@ -139,7 +144,7 @@ class BatchingEngine:
     def clear(self) -> None:
         """Drop all requests, as after a failed step."""
         self._waiting.clear()
-        self._prefilling = None
+        self._prefilling.clear()
         self._running.clear()
         self._cache = self._new_cache()
 
@@ -164,43 +169,38 @@ class BatchingEngine:
         return outputs
 
     def _prefill_step(self) -> list[StepOutput]:
-        if self._prefilling is None:
-            if not self._waiting or len(self._running) >= self.max_batch:
-                return []
-            request = self._waiting.popleft()
-            cache, prompt_ids = start_decoding(self._model, request.prompt_ids, 1)
-            generator = request.sampling.generator()
-            self._prefilling = _Prefilling(request, generator, self._limit(request), cache, prompt_ids)
-        prefilling = self._prefilling
-        begin, prompt_ids = prefilling.num_prefilled, prefilling.prompt_ids
-        chunk = list(prompt_ids[begin : begin + self._prefill_chunk])
-        logits = next_token_logits(self._model, [chunk], prefilling.cache)[0]
-        prefilling.num_prefilled += len(chunk)
-        if prefilling.num_prefilled < len(prompt_ids):
+        while self._waiting and self.running < self.max_batch:
+            self._admit(self._waiting.popleft())
+        if not self._prefilling:
             return []
-        self._prefilling = None
-        outputs = [self._start(prefilling, prefilling, logits)]
-        while self._waiting and len(self._running) < self.max_batch and self._shares_prompt(prefilling.request):
-            request = self._waiting.popleft()
-            decoding = _Decoding(request, request.sampling.generator(), self._limit(request))
-            outputs.append(self._start(decoding, prefilling, logits))
-        return outputs
+        prefill = self._prefilling.popleft()
+        chunk = list(prefill.prompt_ids[prefill.num_read : prefill.num_read + self._prefill_chunk])
+        logits = next_token_logits(self._model, [chunk], prefill.cache)[0]
+        prefill.num_read += len(chunk)
+        if prefill.num_read < len(prefill.prompt_ids):
+            self._prefilling.append(prefill)
+            return []
+        return [self._start(request, prefill.cache, logits) for request in prefill.requests]
 
-    def _shares_prompt(self, request: Request) -> bool:
-        """Whether the next request has the same prompt, so that its prefill is done: samples of one prompt."""
-        waiting = self._waiting[0]
-        return waiting.prompt_ids is request.prompt_ids or list(waiting.prompt_ids) == list(request.prompt_ids)
+    def _admit(self, request: Request) -> None:
+        """Join the prefill of the same prompt, or begin one."""
+        for prefill in self._prefilling:
+            prompt_ids = prefill.requests[0].prompt_ids
+            if prompt_ids is request.prompt_ids or list(prompt_ids) == list(request.prompt_ids):
+                prefill.requests.append(request)
+                return
+        cache, prompt_ids = start_decoding(self._model, request.prompt_ids, 1)
+        self._prefilling.append(_Prefill([request], cache, prompt_ids))
 
-    def _start(self, decoding: _Decoding, prefilled: _Prefilling, logits: Tensor) -> StepOutput:
-        """The first token of a request whose prompt is in the cache of `prefilled`."""
+    def _start(self, request: Request, prompt_cache: StaticKVCache, logits: Tensor) -> StepOutput:
+        """The first token of a request whose prompt is read."""
+        limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
+        decoding = _Decoding(request, request.sampling.generator(), limit)
         output = self._sample(decoding, logits)
         if not output.finish_reason:
-            self._cache.add(prefilled.cache)
-            self._running.append(_Decoding(decoding.request, decoding.generator, decoding.limit))
+            self._cache.add(prompt_cache)
+            self._running.append(decoding)
         return output
-
-    def _limit(self, request: Request) -> int:
-        return min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
 
     def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
         """The next token of one request. A fault in its logits ends this request alone."""

@@ -10,6 +10,7 @@
     prometheus.py           metrics
     endpoints.py            HTTP endpoints
     middleware.py           security headers, metrics, trusted hosts, API key
+    connection.py           limits of connections
     app.py                  the ASGI application
     server.py               the application on a socket
     chat_page/              HTML, CSS and JavaScript without a build step

@@ -56,7 +56,7 @@ def create_app(
     Args:
         name: model name in requests and responses.
         api_key: if set, all paths but /health and the page require `Authorization: Bearer KEY`.
-        hosts: accepted Host headers; None: any.
+        hosts: names accepted as Host headers beside addresses; None: any.
         max_batch: requests that generate at the same time.
         max_waiting: maximum number of queued requests; further ones get status 503.
         max_tokens: maximum number of generated tokens per answer; None: limited by the context only.
@@ -112,14 +112,25 @@ def create_app(
     if api_key is not None:
         middleware.append(Middleware(ApiKeyAuth, key=api_key, public_paths={"/health", *CHAT_PAGE_FILES}))
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+    async def stop_generation(seconds: float = 0.0) -> None:
+        """Refuse new requests, and end the others after so many seconds."""
+        for thread in threads.values():
+            thread.refuse()
+        end = time.monotonic() + seconds
+        while any(thread.in_flight for thread in threads.values()) and time.monotonic() < end:
+            await asyncio.sleep(0.02)
         for thread in threads.values():
             await asyncio.to_thread(thread.stop)
 
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await stop_generation()
+
     handlers = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
-    return Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
+    app.state.stop_generation = stop_generation
+    return app
 
 
 def _static_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:

@@ -34,7 +34,12 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[Request, OutputStream] = {}
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._refusing = self._stopping = False
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are running or queued."""
+        return self._in_flight
 
     @property
     def running(self) -> int:
@@ -84,9 +89,13 @@ class EngineThread:
         finally:
             self.release_slots(1)
 
+    def refuse(self) -> None:
+        """Refuse new requests from now on."""
+        self._refusing = True
+
     def stop(self) -> None:
         """Cancel all requests and end the thread. A second call does nothing."""
-        self._stopping = True
+        self._refusing = self._stopping = True
         if self._thread is not None:
             self._inbox.put(lambda: None)  # wake the thread
             self._thread.join()
@@ -95,7 +104,7 @@ class EngineThread:
     # ---- in the event loop
 
     def _reserve(self, count: int) -> None:
-        if self._stopping:
+        if self._refusing:
             raise ApiError(503, "the server is stopping", code="stopping")
         if self._in_flight + count > self._limit:
             raise ApiError(
@@ -172,15 +181,22 @@ class OutputStream:
         self._engine_thread = engine_thread
         self._loop = asyncio.get_running_loop()
         self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
-        self._open = set(requests)
+        self._open = set(requests)  # each has a place in the queue
+        self._cancelled: set[Request] = set()
 
     def deliver(self, output: StepOutput | ApiError) -> None:
         """Add an output; called in the engine thread."""
         try:
-            self._loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+            self._loop.call_soon_threadsafe(self._arrive, output)
         except RuntimeError:  # the event loop is closed
             for request in self.requests:
                 self._engine_thread.cancel(request)
+
+    def _arrive(self, output: StepOutput | ApiError) -> None:
+        """A finished request gives up its place here, even if the client never reads its answer."""
+        if isinstance(output, StepOutput) and output.finish_reason and output.request in self._open:
+            self._close_request(output.request)
+        self._outputs.put_nowait(output)
 
     async def next(self) -> StepOutput:
         """The next output. Raises ApiError when the model failed or the server is stopping."""
@@ -188,13 +204,12 @@ class OutputStream:
             output = await self._outputs.get()
             if isinstance(output, ApiError):
                 raise output
-            if output.request in self._open:  # skip outputs of cancelled requests
-                if output.finish_reason:
-                    self._close_request(output.request)
+            if output.request not in self._cancelled:
                 return output
 
     def cancel(self, request: Request) -> None:
-        """Cancel one request."""
+        """Cancel one request: no further output of it."""
+        self._cancelled.add(request)
         if request in self._open:
             self._engine_thread.cancel(request)
             self._close_request(request)

@@ -1,6 +1,7 @@
 """ASGI middleware: security headers, request metrics, trusted hosts, API key."""
 
 import hmac
+import ipaddress
 import time
 from collections.abc import Collection
 
@@ -65,9 +66,9 @@ class RequestMetrics:
 
 
 class TrustedHost:
-    """Refuses requests whose Host header is not in `hosts`, against DNS rebinding.
+    """Refuses requests whose Host header is neither in `hosts` nor an address, against DNS rebinding.
 
-    In such an attack a web page points its own name at 127.0.0.1; the browser still sends that name as Host.
+    In such an attack a web page points its own name at this server; the browser still sends that name as Host.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]):
@@ -77,12 +78,22 @@ class TrustedHost:
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name.lower() not in self._hosts:
+            if name.lower() not in self._hosts and not _is_address(name):
                 error = ApiError(
-                    421, f"Host: {host!r}, expected one of {', '.join(sorted(self._hosts))}", code="wrong_host"
+                    421,
+                    f"Host: {host!r}, expected an address or one of {', '.join(sorted(self._hosts))}",
+                    code="wrong_host",
                 )
                 return await error.response()(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 class ApiKeyAuth:

@@ -1,21 +1,24 @@
 """`groundup serve`: the application on a socket, until Ctrl-C."""
 
+import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import uvicorn
+from starlette.applications import Starlette
 
 from groundup.artifacts.http_server import bind_socket
 from groundup.generate.generation import GenerativeModel
 from groundup.model import Encoder
 from groundup.serve.app import create_app
+from groundup.serve.connection import BoundedConnection
 from groundup.tokenizer import Tokenizer
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-MAX_CONNECTIONS = 1024
+SHUTDOWN_SECONDS = 5.0
+"""For running answers to end after Ctrl-C."""
 
 
 def serve(
@@ -27,6 +30,7 @@ def serve(
     port: int = 8000,
     api_key: str | None = None,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
+    allowed_hosts: Collection[str] = (),
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page until interrupted.
 
@@ -38,12 +42,14 @@ def serve(
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
         api_key, adapters: see `create_app`.
+        allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
 
     Raises UserError when the address is in use, not of this machine or not permitted.
     """
     with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
-        hosts = {*LOOPBACK_NAMES, host.lower()} if local and api_key is None else None
+        # without a key a Host header of another name may be DNS rebinding
+        hosts = {"localhost", socket.gethostname().lower(), host.lower(), *allowed_hosts} if api_key is None else None
         app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts, adapters=adapters)
         url_host = f"[{host}]" if ":" in host else host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
@@ -58,16 +64,42 @@ def serve(
             )
         config = uvicorn.Config(
             app,
+            http=BoundedConnection,
             log_level="warning",
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=30,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=int(SHUTDOWN_SECONDS) + 5,
             h11_max_incomplete_event_size=64 * 1024,
             ws="none",
         )
-        with suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly shutdown
-            uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, app).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that lets answers end when it is stopped, and then returns."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette):
+        super().__init__(config)
+        self._application = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(self._end_answers())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_answers(self) -> None:
+        """Let running answers end, then tell the others that the server stops, then leave clients that do not read."""
+        await self._application.state.stop_generation(SHUTDOWN_SECONDS)
+        await asyncio.sleep(1)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM are an orderly end: uvicorn does not raise them again."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
 
 def _is_loopback(listener: socket.socket) -> bool:
