@@ -1,6 +1,7 @@
 """Terminal chat: turns, commands, dropped turns and interrupts."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -124,3 +125,39 @@ def test_chat_with_a_random_model():
     assert len(run_chat(model, "hello\n", max_tokens=10)) > 1
     assert "".join(stream_text(model, TOKENIZER, "hello", sampling=GREEDY, max_tokens=10))
     assert "".join(stream_text(model, TOKENIZER, "", sampling=GREEDY, max_tokens=10))
+
+
+def test_retry_undo_and_system(monkeypatch, capsys):
+    model = Scripted(monkeypatch, "Yes.")
+    assert run_chat(model, "/retry\none\n/retry\n/undo\n/system Be kind.\ntwo\n/system\nthree\n") == "Yes.\n" * 4
+    assert "/retry: there is no message" in capsys.readouterr().err
+    assert model.prompts[0] == model.prompts[1]
+    assert "one" not in model.prompts[2]
+    assert model.prompts[2].startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\ntwo")
+    assert "kind" not in model.prompts[3]
+
+
+def test_lines_that_continue(monkeypatch):
+    model = Scripted(monkeypatch, "Yes.")
+    run_chat(model, "one\\\ntwo \\\n\\\nthree\n  \nlast\\")
+    assert "user\none\ntwo \n\nthree<|im_end|>" in model.prompts[0]
+    assert "user\nlast\\<|im_end|>" in model.prompts[1]
+
+
+def test_unknown_commands_are_refused_and_slashes_in_messages_are_not(monkeypatch, capsys):
+    model = Scripted(monkeypatch, "Yes.")
+    assert run_chat(model, "/rest\n/ret ry\n/usr/bin is a folder\n//quit\n") == "Yes.\n" * 2
+    assert capsys.readouterr().err.count("unknown command") == 2
+    assert "user\n/usr/bin is a folder<" in model.prompts[0]
+    assert "user\n/quit<" in model.prompts[1]
+
+
+def test_saved_conversations_are_training_data(monkeypatch, tmp_path, capsys):
+    model, file = Scripted(monkeypatch, "Ja, \u00e9."), tmp_path / "mine.jsonl"
+    run_chat(model, f"one\n/save {file}\n/reset\ntwo\n/save {file}\n/save\n/save {tmp_path}\n", system="S")
+    first, second = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    assert [turn["content"] for turn in first["messages"]] == ["S", "one", "Ja, \u00e9."]
+    assert [turn["content"] for turn in second["messages"]] == ["S", "two", "Ja, \u00e9."]
+    told = capsys.readouterr().err
+    assert "no file name" in told
+    assert "directory" in told

@@ -1,10 +1,13 @@
 """Chat in a terminal, or over a pipe with one user turn per line."""
 
 import io
+import json
+import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TextIO
 
 from torch import nn
@@ -16,8 +19,18 @@ from groundup.generate.sampling import SamplingParams
 from groundup.model import EncoderDecoder
 from groundup.tokenizer import Tokenizer
 
-HELP = "/reset clears the conversation, /quit or Ctrl-D exits, Ctrl-C stops an answer"
-PROMPT = "> "
+HELP = """\
+/system TEXT   set the system message; without TEXT: remove it
+/retry         another answer to the last message
+/undo          remove the last message and its answer
+/reset         remove all messages
+/save FILE     append the conversation to a JSON lines file, in the format of training data
+/help          this list
+/quit          exit, as Ctrl-D; Ctrl-C stops an answer
+A line that ends with \\ continues on the next one; // at the beginning is a message that begins with /."""
+PROMPT, CONTINUATION = "> ", ". "
+COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
+"""Of a whole message; /usr/bin is none."""
 
 
 class ChatSession:
@@ -57,10 +70,28 @@ class ChatSession:
         self._turns: list[dict[str, str]] = []
         self.num_dropped_turns = 0
 
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The system message and the turns that are not dropped."""
+        return [*self._system, *self._turns]
+
+    def set_system(self, text: str | None) -> None:
+        """Replace the system message; None: remove it."""
+        self._system = [] if text is None else [{"role": "system", "content": text}]
+
     def reset(self) -> None:
         """Drop all turns; the system message stays."""
         self._turns = []
         self.num_dropped_turns = 0
+
+    def undo(self) -> str | None:
+        """Remove the last user turn and its answer. Returns the user's text, or None when there is none."""
+        user = [index for index, turn in enumerate(self._turns) if turn["role"] == "user"]
+        if not user:
+            return None
+        text = self._turns[user[-1]]["content"]
+        self._turns = self._turns[: user[-1]]
+        return text
 
     def send(self, text: str) -> Generator[str]:
         """Yield the answer to a user turn in chunks. A partial answer is recorded when the caller stops reading.
@@ -119,7 +150,7 @@ def chat(
     """Chat until /quit or the end of the input.
 
     On a terminal it shows a prompt, and Ctrl-C stops an answer. From a pipe it reads one turn per line and writes only
-    the answers.
+    the answers. Commands are those of HELP.
 
     Args:
         input: the user's turns; default: standard input.
@@ -131,22 +162,67 @@ def chat(
     session = ChatSession(model, tokenizer, sampling, system=system, max_tokens=max_tokens)
     terminal = source is sys.stdin and source.isatty()
     if terminal:
-        print(HELP, file=sink)
-    for line in _terminal_lines() if terminal else _pipe_lines(source):
-        text = line.strip()
-        if text == "/quit":
-            return
-        elif text == "/reset":
-            session.reset()
-        elif text == "/help":
-            print(HELP, file=sink)
-        elif text:
+        print("/help lists the commands, /quit or Ctrl-D exits, Ctrl-C stops an answer", file=sink)
+    for message in _messages(_terminal_lines if terminal else _pipe_lines(source)):
+        text: str | None = message.removeprefix("/") if message.startswith("//") else message
+        if (command := COMMAND.fullmatch(message)) is not None:
+            if command[1] == "quit":
+                return
+            text = _run_command(session, command[1], (command[2] or "").strip(), sink)
+        if text:
             try:
                 _print_answer(session, text, sink)
             except KeyboardInterrupt:
                 if not terminal:
                     raise
                 print(" [stopped]", file=sink)
+
+
+def _run_command(session: ChatSession, name: str, argument: str, sink: TextIO) -> str | None:
+    """Carry out a command. Returns a message to answer: that of /retry."""
+    if name == "help":
+        print(HELP, file=sink)
+    elif name == "reset":
+        session.reset()
+    elif name == "system":
+        session.set_system(argument or None)
+    elif name in ("undo", "retry"):
+        text = session.undo()
+        if text is None:
+            print(f"/{name}: there is no message", file=sys.stderr)
+        return text if name == "retry" else None
+    elif name == "save":
+        _save(session, argument)
+    else:
+        print(f"/{name}: unknown command; /help lists them, // begins a message with /", file=sys.stderr)
+    return None
+
+
+def _save(session: ChatSession, path: str) -> None:
+    if not path:
+        print("/save: no file name", file=sys.stderr)
+        return
+    try:
+        with Path(path).expanduser().open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"messages": session.messages}, ensure_ascii=False) + "\n")
+    except OSError as error:
+        print(f"/save: {path}: {error.strerror}", file=sys.stderr)
+    else:
+        print(f"saved to {path}", file=sys.stderr)
+
+
+def _messages(lines: Callable[[str], str | None]) -> Iterator[str]:
+    """Messages of one or more lines, without white space around them; empty ones are left out.
+
+    `lines` returns the next line, or None at the end; its argument is the prompt.
+    """
+    while (line := lines(PROMPT)) is not None:
+        parts = [line]
+        while parts[-1].endswith("\\") and (line := lines(CONTINUATION)) is not None:
+            parts[-1] = parts[-1][:-1]
+            parts.append(line)
+        if message := "\n".join(parts).strip():
+            yield message
 
 
 def _print_answer(session: ChatSession, text: str, sink: TextIO) -> None:
@@ -162,21 +238,26 @@ def _print_answer(session: ChatSession, text: str, sink: TextIO) -> None:
         print("[the context is full: the oldest turns were dropped]", file=sys.stderr)
 
 
-def _terminal_lines() -> Iterator[str]:
-    """Lines of a terminal, with history and arrow keys. Ctrl-C clears the line, Ctrl-D ends the chat."""
+def _terminal_lines(prompt: str) -> str | None:
+    """A line of a terminal, with history and arrow keys. Ctrl-C clears the line, Ctrl-D ends the chat."""
     with suppress(ImportError):
         import readline  # noqa: F401  (used by input(); missing on some platforms)
     while True:
         try:
-            yield input(PROMPT)
+            return input(prompt)
         except KeyboardInterrupt:
             print()
         except EOFError:
             print()
-            return
+            return None
 
 
-def _pipe_lines(source: TextIO) -> Iterator[str]:
+def _pipe_lines(source: TextIO) -> Callable[[str], str | None]:
     if isinstance(source, io.TextIOWrapper):
         source.reconfigure(errors="replace")  # invalid UTF-8 does not end the chat
-    return iter(source)
+
+    def next_line(prompt: str) -> str | None:
+        line = source.readline()
+        return line.rstrip("\r\n") if line else None
+
+    return next_line
