@@ -21,7 +21,7 @@ def test_rows_follow_the_checks():
     assert all(row["huggingface"] and row["train"].startswith("native") for row in rows.values())
     llama, bert = rows["LlamaForCausalLM"], rows["BertForMaskedLM"]
     assert (llama["gguf"], llama["quantize"], "LoRA" in llama["fine-tune"]) == ("llama", "yes", True)
-    assert (bert["serve"], bert["quantize"], bert["fine-tune"]) == ("embeddings", "", "labels, embeddings")
+    assert (bert["serve"], bert["quantize"], bert["fine-tune"]) == ("embeddings", "yes", "labels, embeddings")
 
 
 def test_command_lists_every_family():

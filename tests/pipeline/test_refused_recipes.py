@@ -61,7 +61,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model": T5, "tokenizer": {"num_mask_tokens": 2}, "train": {"sequence_length": 32}, "evaluate": {}},
         "64 tokens have 3 masked spans, and the tokenizer has 2",
     ),
-    "T5 quantized": ({"model": T5, "tokenizer": MASKS, "quantize": {}}, "[quantize] with model.architecture = encoder_decoder"),
     "encoder without mask tokens": ({"model": ENCODER}, "model.architecture = encoder needs mask tokens"),
     "encoder packing": ({"model": ENCODER, "tokenizer": MASKS, "train": {"packing": "best-fit"}}, "are for decoders only"),
     "encoder samples": (
@@ -69,7 +68,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "encoder tasks": ({"model": ENCODER, "tokenizer": MASKS, "evaluate": {"tasks": [TASK]}}, "evaluate.tasks with"),
     "encoder chat": ({"model": ENCODER, "tokenizer": MASKS, "finetune": CHAT}, "an encoder cannot be fine-tuned"),
-    "encoder quantized": ({"model": ENCODER, "tokenizer": MASKS, "quantize": {}}, "[quantize] with model.architecture = encoder"),
+    "quantize knob": ({"quantize": {"method": "awq", "act_order": True}}, "quantize.act_order = true with quantize.method = awq"),
     "export dtype": ({"export": {"dtype": "q4_0"}}, "dtype 'q4_0', expected one of float32, bfloat16, float16"),
     "export family": ({"model": {"logit_softcap": 3.0}, "export": {}}, "the model cannot be exported as"),
     "GGUF tokenizer": (
@@ -120,8 +119,8 @@ def test_recipes_that_are_not_refused(tmp_path, monkeypatch):
             "export": {"format": "gguf", "dtype": "q8_0"},
             "evaluate": {"tasks": [TASK]},
         },
-        {"model": T5, "tokenizer": MASKS, "finetune": CHAT | {"method": "full"}, "evaluate": {}},
-        {"model": ENCODER, "tokenizer": MASKS, "evaluate": {}},
+        {"model": T5, "tokenizer": MASKS, "finetune": CHAT | {"method": "full"}, "evaluate": {}, "quantize": {}},
+        {"model": ENCODER, "tokenizer": MASKS, "evaluate": {}, "quantize": {}},
         layout(pipeline=2, shard=2) | {"train": {"initial_batch_tokens": 256}},
         layout(context=2, tensor=2) | {"train": {"initial_sequence_length": 16}},
     ):

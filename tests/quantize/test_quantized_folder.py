@@ -22,6 +22,7 @@ from groundup.quantize.stage import run
 from groundup.recipe.output_config import QuantizeConfig
 from groundup.tokenizer.token_shards import ShardWriter
 
+VARIED = " ".join(f"{number} times {number % 7} is {number * (number % 7)}." for number in range(300))
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. "
 
 
@@ -72,9 +73,10 @@ def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
     plain, small = tmp_path / "plain", tmp_path / "small"
     save_model(decoder, plain)
     byte_tokenizer.save(plain)
-    with pytest.raises(UserError, match="needs calibration text"):
-        quantize_folder(plain, small)
-    facts = quantize_folder(plain, small, calibration_text=TEXT * 20, device="cpu")
+    text = tmp_path / "text.txt"
+    text.write_text(VARIED)
+    facts = quantize_folder(plain, small, calibration=[text], device="cpu", calibration_tokens=1024, eval_tokens=512)
+    assert facts["text_origin"] == "files"
     assert facts["bytes"]["after"] < facts["bytes"]["before"] * 0.6  # half of so small a model is its vocabulary
     assert facts["mean_error"] < facts["mean_rtn_error"]
     with pytest.raises(UserError, match="exists and is not empty"):

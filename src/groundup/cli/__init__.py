@@ -6,7 +6,8 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
-    model_commands.py      generate, chat, embed, classify, serve, evaluate, quantize, export
+    model_commands.py      generate, chat, embed, classify, serve, evaluate, export
+    quantize_command.py    quantize
     merge_command.py       merge
     model_check.py         whether a model writes text
     text_input.py          texts from files, one a line

@@ -1,4 +1,4 @@
-"""Commands that take a model: generate, chat, embed, classify, serve, evaluate, quantize, export; merge has its own file."""
+"""Commands that take a model: generate, chat, embed, classify, serve, evaluate, export; quantize and merge have own files."""
 
 import json
 import sys
@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli.merge_command import merge as merge
 from groundup.cli.model_check import check_writes_text
 from groundup.cli.options import (
@@ -22,6 +21,7 @@ from groundup.cli.options import (
     TopPOption,
     VerifyOption,
 )
+from groundup.cli.quantize_command import quantize as quantize
 from groundup.cli.text_input import InputText, read_text, read_texts
 
 InputOption = Annotated[
@@ -312,44 +312,6 @@ def evaluate(
         return
     for key, value in score.items():
         print(f"{key:<16} " + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"))
-
-
-def quantize(
-    model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    method: Annotated[str, typer.Option(help="gptq, awq or rtn.")] = "gptq",
-    bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
-    group_size: Annotated[int, typer.Option(help="Weights per scale; halved until it divides every layer.")] = 128,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8; default: the run's training text.")
-    ] = None,
-    device: DeviceOption = "auto",
-    adapter: AdapterOption = None,
-    verify: VerifyOption = True,
-) -> None:
-    """Quantize the weights of a model to 4 or 8 bits.
-
-    Example: groundup quantize runs/quickstart --out small --calibration text.txt
-    """
-    from groundup.quantize import quantize_folder
-
-    text = read_text(calibration) if calibration else None
-    check_writes_text(model)
-    summary = quantize_folder(
-        model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=text, progress=PROGRESS_KINDS["auto"](), adapter=adapter,
-        verify=verify,
-    )  # fmt: skip
-    before, after = (summary["bytes"][when] / 1e6 for when in ("before", "after"))
-    rows = {
-        "method": f"{summary['method']}, {summary['bits']} bits, groups of {summary['group_size']}",
-        "bits per weight": f"{summary['bits_per_weight']:.2f}",
-        "size": f"{before:.2f} MB before, {after:.2f} MB after",
-        "weights": f"{summary['weights']['quantized']:,} quantized, {summary['weights']['others']:,} others",
-    }
-    if "mean_error" in summary:
-        rows["mean layer error"] = f"{summary['mean_error']:.2%}, with rounding alone {summary['mean_rtn_error']:.2%}"
-    print("\n".join(f"{key:<18} {value}" for key, value in rows.items()))
 
 
 def export(

@@ -99,10 +99,10 @@ def _logits(model: nn.Module, batch: ModelInputs) -> Tensor:
 
 
 def _mask_token_ids(tokenizer: Tokenizer) -> list[int]:
-    """The ids of the mask tokens, in order."""
-    ids = []
-    for name in mask_token_names(tokenizer.vocab_size):
-        if (id := tokenizer.token_id(name)) is None:
-            break
-        ids.append(id)
-    return ids
+    """The ids of the mask tokens, in order: groundup's, those of T5, or the one of BERT or RoBERTa."""
+    count = tokenizer.vocab_size
+    for names in (mask_token_names(count), (f"<extra_id_{index}>" for index in range(count)), ("[MASK]",), ("<mask>",)):
+        ids = [id for id in map(tokenizer.token_id, names) if id is not None]
+        if ids:
+            return ids
+    return []

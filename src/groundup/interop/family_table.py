@@ -9,7 +9,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
 from groundup.plan.engine_support import check_engine_layout
-from groundup.plan.stage_support import check_finetuning, check_quantization
+from groundup.plan.stage_support import check_finetuning
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
@@ -86,7 +86,7 @@ def _row(family: Family) -> dict[str, str]:
         "class": family.architecture,
         "train": ", ".join(engine for engine in ("native", "deepspeed", "megatron") if _trains(config, engine)),
         "fine-tune": ", ".join(filter(None, (learnt, "labels, embeddings"))),
-        "quantize": "yes" if _passes(check_quantization, kind) else "",
+        "quantize": "yes",
         "serve": SERVED[kind],
         "huggingface": _name_of(select_family, config),
         "gguf": _name_of(_gguf_architecture, config),

@@ -12,8 +12,12 @@ from groundup.plan.derive import require_derived, resolved_model_config
 from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.evaluate_config import EvaluateConfig
+from groundup.recipe.output_config import QuantizeConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.stages import STAGES, Stage, recipe_stages
+
+METHOD_KNOBS = {"act_order": ("gptq",), "damp_percent": ("gptq",)}
+"""Knobs of [quantize] that only some methods read."""
 
 
 def check_stages(recipe: Recipe, stages: Iterable[Stage] = STAGES) -> None:
@@ -76,10 +80,9 @@ def check_chat(recipe: Recipe) -> None:
 
 
 def check_quantized(recipe: Recipe) -> None:
-    """Stage quantized: the architecture."""
-    config = resolved_model_config(recipe)
+    """Stage quantized: knobs that contradict one another."""
     assert recipe.quantize is not None
-    check_quantization(config.architecture)
+    check_quantization(recipe.quantize)
 
 
 def check_objective(config: ModelConfig, train: TrainConfig) -> None:
@@ -162,11 +165,12 @@ def check_row_length(sequence_length: int | None, context_length: int) -> None:
         )
 
 
-def check_quantization(architecture: str) -> None:
-    """Raises UserError for models without a next-token distribution to compare with."""
-    if architecture != "decoder":
-        raise UserError(
-            f"[quantize] with model.architecture = {architecture}: the quantized model is compared by next tokens, "
-            "expected a decoder",
-            hint="leave [quantize] out",
-        )
+def check_quantization(section: QuantizeConfig) -> None:
+    """Raises UserError for knobs that the chosen method does not read."""
+    defaults = QuantizeConfig()
+    for name, methods in METHOD_KNOBS.items():
+        if section.method not in methods and (value := getattr(section, name)) != getattr(defaults, name):
+            raise UserError(
+                f"quantize.{name} = {str(value).lower()} with quantize.method = {section.method}, which has no use for it",
+                hint=f"leave {name} out, or use the method {' or '.join(methods)}",
+            )

@@ -13,8 +13,14 @@
     formats/                 GPTQ, AWQ and compressed-tensors files
     model_loader.py          open models at any path
     model_exporter.py        export models, and compare with the source
+    comparison_inputs.py     what is predicted, by architecture
     float_comparison.py      loss, KL divergence and agreement with the float model
+    model_scores.py          these, and a task
+    process_measurement.py   memory and speed in a process of its own
+    weight_check.py          weights that cannot be quantized
     standalone.py            quantization without a recipe
+    method_comparison.py     all methods side by side
+    price_table.py           the comparison as text
     stage.py                 stage 09-quantized
 
 Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings and output

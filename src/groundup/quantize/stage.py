@@ -19,14 +19,18 @@ from groundup.interop.model_loading import is_quantized
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_quantization
 from groundup.quantize.calibration_text import calibration_text
-from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.model_loader import load_quantized_model, open_model
-from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.model_scores import score_against_float
+from groundup.quantize.process_measurement import measure_process
 from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
-from groundup.quantize.standalone import quantization_summary
+from groundup.quantize.standalone import describe_text, quantization_settings, quantization_summary
+from groundup.quantize.weight_check import check_weights
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.stages import last_model_stage
+
+MEASURED_BYTES = 2**25
+"""Weights from which memory is measured; smaller models need less than PyTorch's own buffers."""
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -34,8 +38,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from (stage of the model), bytes (before,
     after), weights (quantized, others), calibration_tokens (text, chat), text_origin (corpus,
-    conversations or samples), held_out (for float, rtn and the method: loss, bits_per_byte, kl_divergence,
-    top1_agreement), layers (for each: error, rtn_error).
+    conversations or samples), held_out (for float, rtn and the method: `score_against_float`, and bytes),
+    processes (for float and the method: `measure_process`), layers (for each: error, rtn_error).
     """
     for entry in out.iterdir():  # a killed attempt is started again, not resumed
         if entry.name != FINGERPRINT_FILE:
@@ -45,32 +49,40 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = inputs[origin]
     torch.set_num_threads(machine.threads)
     model, tokenizer = interop.open_model(source, machine.device, verify=False)
-    check_quantization(model.config.architecture)  # type: ignore[union-attr,arg-type]
-    scheme = QuantizationScheme(section.bits, section.group_size, section.symmetric)
-    settings = QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
+    check_quantization(section)
+    check_weights(model)
+    settings = quantization_settings(section)
     material = calibration_text(model, tokenizer, inputs, section, recipe.seed)
-    windows = material.compared
+    for line in describe_text(material):
+        machine.progress.log(line)
 
     quantized = copy.deepcopy(model)
-    errors = quantize_model(quantized, settings, torch.cat([material.text, material.chat]), machine.progress)
+    errors = quantize_model(quantized, settings, material.windows, machine.progress)
     models = {"rtn": copy.deepcopy(model)}
-    quantize_model(models["rtn"], QuantizationSettings("rtn", scheme))
+    quantize_model(models["rtn"], QuantizationSettings("rtn", settings.scheme))
     models |= {section.method: quantized}
-    with machine.progress.task("comparing", total=windows.numel(), unit="tokens") as task:
-        compared = compare_with_float(model, models, windows, task)
+    scores = score_against_float(model, models, tokenizer, material, recipe.seed, machine.progress)
 
     save_quantized_folder(quantized.cpu(), out, section.method)
     tokenizer.save(out)
     copy_classifier(source, out)
+    summary = quantization_summary(quantized, errors, source, out)
+    for name, row in scores.items():  # rounded weights take as much as those of the method
+        row["bytes"] = summary["bytes"]["before" if name == "float" else "after"]
+    processes = {}
+    if summary["bytes"]["before"] >= MEASURED_BYTES:
+        processes = {
+            name: measure_process(folder, machine.device, machine.threads)
+            for name, folder in (("float", source), (section.method, out))
+        }
     return {
         "from": origin,
-        **quantization_summary(quantized, errors, source, out),
+        **summary,
         "calibration_tokens": {"text": material.text.numel(), "chat": material.chat.numel()},
         "text_origin": material.origin,
-        "eval_tokens": windows.numel(),
-        "held_out": {
-            n: asdict(c) | {"bits_per_byte": c.bits_per_byte(material.bytes_per_token)} for n, c in compared.items()
-        },
+        "eval_tokens": material.compared.numel(),
+        "held_out": scores,
+        "processes": processes,
         "layers": [asdict(error) for error in errors],
     }
 

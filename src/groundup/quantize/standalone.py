@@ -1,33 +1,33 @@
 """Quantization without a recipe: `quantize` for a model in memory, `quantize_folder` for one on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from groundup import interop
 from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.adapters import split_adapter
 from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.model_card import write_card_files
-from groundup.interop.model_loading import QUANTIZATION_FILE
+from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.serialization import WEIGHTS_FILE
+from groundup.plan.stage_support import check_quantization
+from groundup.quantize.calibration_text import CalibrationText, calibration_text
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
 from groundup.quantize.layers.quantized_linear import quantized_layers
+from groundup.quantize.model_scores import score_against_float
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import main_scheme, save_quantized_folder
-from groundup.quantize.quantizer import (
-    METHODS,
-    LayerQuantizationError,
-    QuantizationSettings,
-    bits_per_weight,
-    quantize_model,
-)
+from groundup.quantize.quantizer import LayerQuantizationError, QuantizationSettings, bits_per_weight, quantize_model
+from groundup.quantize.weight_check import check_weights
+from groundup.recipe.output_config import QuantizeConfig
 from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, TokenShard
 
@@ -37,76 +37,131 @@ def quantize(
     tokenizer: Tokenizer | None = None,
     calibration_texts: Sequence[str] = (),
     *,
-    method: str = "gptq",
-    bits: int = 4,
-    group_size: int = 128,
-    symmetric: bool = True,
-    calibration_tokens: int = 32_768,
     progress: Progress | None = None,
+    **knobs: Any,
 ) -> list[LayerQuantizationError]:
     """Quantize the linear layers of a model's blocks in place. Returns the output error of each layer.
 
         model, tokenizer = groundup.open_model("runs/quickstart")
         errors = quantize(model, tokenizer, ["Some text like the training text ..."], bits=4)
 
-    gptq and awq need calibration texts and the
+    `knobs`: those of [quantize] in a recipe, with the same defaults. gptq and awq need calibration texts and the
     tokenizer; rtn needs neither, and returns no errors without them.
 
-    Raises UserError for an unknown method or bit width, and when gptq or awq get no calibration text.
+    Raises UserError for an unknown knob or value, for weights that are not finite, and when gptq or awq get no text.
     """
-    _check_method(method)
-    scheme = QuantizationScheme(bits, group_size, symmetric)
+    section = QuantizeConfig(**knobs)
+    check_quantization(section)
+    check_weights(model)
     windows = None
     if tokenizer is not None and calibration_texts:
         ids = [id for text in calibration_texts for id in tokenizer.encode(text)]
-        windows = evenly_spaced_windows(ids, calibration_length(model, len(ids)), calibration_tokens)
-    return quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
+        windows = evenly_spaced_windows(ids, calibration_length(model, len(ids)), section.calibration_tokens)
+    return quantize_model(model, quantization_settings(section), windows, progress)
+
+
+def quantization_settings(section: QuantizeConfig) -> QuantizationSettings:
+    """The settings of a recipe's section."""
+    scheme = QuantizationScheme(section.bits, section.group_size, section.symmetric)
+    return QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
 
 
 def quantize_folder(
     model_path: Path | str,
     out: Path | str,
     *,
-    method: str = "gptq",
-    bits: int = 4,
-    group_size: int = 128,
-    symmetric: bool = True,
     device: str = "auto",
-    calibration_text: str | None = None,
-    calibration_tokens: int = 32_768,
+    calibration: Sequence[Path | str] = (),
+    seed: int = 0,
     progress: Progress | None = None,
     adapter: Path | str | None = None,
     verify: bool = True,
+    **knobs: Any,
 ) -> dict[str, Any]:
-    """Quantize the model at `model_path` into the new folder `out`. Returns the summary of `quantization_summary`.
+    """Quantize the model at `model_path` into the new folder `out`, and compare it with the float model on other text.
 
-    Without `calibration_text`, gptq and awq use the training tokens of the run that contains the model.
-    `adapter`: merged into the weights first, as in `open_model`.
-    `verify`: compare the files of a run with their SHA-256 first. Raises UserError when there are no tokens, for damaged
-    files, for an unknown method, and when `out` is not empty.
+    Args:
+        calibration: texts, .jsonl files with `text` or `messages`, or folders of such files; default: the tokens and
+            conversations of the run that contains the model, or else text that a decoder writes itself. A part of it is
+            only for the comparison.
+        seed: of the choice of text, of the samples and of the masks.
+        adapter: merged into the weights first, as in `open_model`.
+        verify: compare the files of a run with their SHA-256 first.
+        knobs: those of [quantize] in a recipe, with the same defaults.
+
+    Returns the summary of `quantization_summary`, and calibration_tokens, text_origin, eval_tokens and held_out: for float and
+    the method, the scores of `score_against_float`. Raises UserError for too little text, for damaged files, for an unknown
+    knob or value, for weights that are not finite, and when `out` is not empty.
     """
+    section, progress = QuantizeConfig(**knobs), progress or Progress()
     (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
-    _check_method(method)
-    scheme = QuantizationScheme(bits, group_size, symmetric)
     with new_folder(out) as partial:
         source = interop.resolve_model_path(model_path)
-        model, tokenizer = interop.open_model(source, device, adapter=adapter, verify=verify)
-        run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
-        if verify and calibration_text is None and method != "rtn":
-            for suffix in (".json", ".idx", ".bin"):
-                check_artifact(run_tokens.with_suffix(suffix))
-        windows = _calibration_windows(model, tokenizer, run_tokens, calibration_text, calibration_tokens, method)
-        errors = quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
-        save_quantized_folder(model.cpu(), partial, method)
+        model, tokenizer = open_float_model(source, device, adapter, verify)
+        check_quantization(section)
+        check_weights(model)
+        settings = quantization_settings(section)
+        inputs = {} if calibration else run_inputs(source, tokenizer, verify)
+        material = calibration_text(model, tokenizer, inputs, section, seed, [Path(each) for each in calibration])
+        for line in describe_text(material):
+            progress.log(line)
+        errors = quantize_model(model, settings, material.windows, progress)
+        device_of = next(model.parameters()).device
+        save_quantized_folder(model.cpu(), partial, section.method)
         tokenizer.save(partial)
         write_card_files(source, partial)
         copy_classifier(source, partial)
-    return quantization_summary(model, errors, source, out)
+        float_model, _ = open_float_model(source, device, adapter, verify=False)
+        models = {section.method: model.to(device_of)}
+        scores = score_against_float(float_model, models, tokenizer, material, seed, progress)
+    return {
+        **quantization_summary(model, errors, source, out),
+        "calibration_tokens": {"text": material.text.numel(), "chat": material.chat.numel()},
+        "text_origin": material.origin,
+        "eval_tokens": material.compared.numel(),
+        "held_out": scores,
+    }
 
 
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise UserError(f"method {method!r}: unknown", hint=f"one of {', '.join(METHODS)}")
+def open_float_model(
+    source: Path, device: str, adapter: Path | str | None, verify: bool
+) -> tuple[nn.Module, Tokenizer]:
+    """A model to be quantized. Raises UserError for one that is quantized already."""
+    if is_quantized(source):
+        raise UserError(f"{source}: the weights are quantized already", hint="name the float model it was made from")
+    return interop.open_model(source, device, adapter=adapter, verify=verify)
+
+
+def run_inputs(source: Path, tokenizer: Tokenizer, verify: bool) -> dict[str, Path]:
+    """The stage folders with text of the run that contains the model at `source`: `tokens` and `chat`, if they are there.
+
+    Raises UserError for damaged files, and for tokens of another tokenizer.
+    """
+    folders = {name: source.parent / STAGE_FOLDERS[name] for name in ("tokens", "chat")}
+    inputs = {name: folder for name, folder in folders.items() if (folder / MANIFEST_FILE).is_file()}
+    for folder in inputs.values() if verify else ():
+        check_artifact(folder)
+    for split in ("train", "validation") if "tokens" in inputs else ():
+        TokenShard(inputs["tokens"] / split).check_tokenizer(tokenizer)
+    return inputs
+
+
+def describe_text(material: CalibrationText) -> Iterator[str]:
+    """What calibrates and what is compared, and a warning about text that is too little."""
+    yield (
+        f"calibration: {material.windows.numel():,} tokens of {TEXT_ORIGINS[material.origin]}; "
+        f"{material.compared.numel():,} others for the comparison with the float model"
+    )
+    if warning := material.warning():
+        yield f"warning: {warning}"
+
+
+TEXT_ORIGINS = {
+    "files": "the files given",
+    "corpus": "the run's corpus and conversations",
+    "conversations": "the run's conversations",
+    "samples": "text that the model wrote itself, since there is no other (--calibration FILE gives one)",
+}
 
 
 def quantization_summary(
@@ -133,18 +188,3 @@ def quantization_summary(
         },
         **({"mean_error": mean_errors[0], "mean_rtn_error": mean_errors[1]} if errors else {}),
     }
-
-
-def _calibration_windows(
-    model: nn.Module, tokenizer: Tokenizer, run_tokens: Path, text: str | None, tokens: int, method: str
-) -> Tensor | None:
-    if text is not None:
-        ids = tokenizer.encode(text)
-        return evenly_spaced_windows(ids, calibration_length(model, len(ids)), tokens)
-    if run_tokens.with_suffix(".json").is_file():
-        shard = TokenShard(run_tokens)
-        shard.check_tokenizer(tokenizer)
-        return evenly_spaced_windows(shard.tokens, calibration_length(model, shard.num_tokens), tokens)
-    if method == "rtn":
-        return None
-    raise UserError(f"{method} needs calibration text", hint="--calibration FILE, or --method rtn")

@@ -8,6 +8,7 @@
     plot_style.py        style of plots, figures as SVG
     training_plots.py    plots of training and evaluation
     corpus_plots.py      plots of a corpus
+    quantization_plots.py  quality of quantized models against size
     sections/            one module per section of the report
     report_document.py   the report: cover page and sections
     pdf_report.py        PDF, by Typst
