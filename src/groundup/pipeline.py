@@ -42,7 +42,7 @@ from groundup.plan.plan_table import describe_data, format_hours
 from groundup.plan.stage_support import check_stages
 from groundup.recipe import Recipe, RecipeView, parse_recipe
 from groundup.stage_runs import StageRun, call_by_reference, plan_run, resolve_stage_runs
-from groundup.stages import MODEL_STAGES, STAGES
+from groundup.stages import STAGES
 
 RECORDED_PACKAGES = (
     "groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst",
@@ -210,12 +210,15 @@ def build_stage(stage_run: StageRun, recipe: Recipe, machine: Machine, stage_run
     started_at = time.monotonic()
     previous_seconds = _read_seconds(seconds_file)
     try:
-        if stage_run.stage.distributed and world_size() == 1 and machine.devices > 1:
+        section = getattr(recipe, stage_run.stage.section)
+        reason = getattr(section, "one_device_reason", None)
+        is_distributed = stage_run.stage.distributed and reason is None
+        if is_distributed and world_size() == 1 and machine.devices > 1:
             metrics = _launcher().launch_stage(stage_run.path, stage_run.stage.name, machine)
         else:
-            if stage_run.stage.name in MODEL_STAGES[1:] and machine.devices > 1:
-                machine.progress.log(f"{stage_run.stage.name}: fine-tuning uses one of {machine.devices} devices")
-            if stage_run.stage.distributed:
+            if reason is not None and (devices := max(machine.devices, world_size())) > 1:
+                machine.progress.log(f"{stage_run.stage.name}: one of {devices} devices: {reason}")
+            if is_distributed:
                 _publish(stage_run.stage.name, ALL_RANKS)
             metrics = _run_stage_function(stage_run, recipe, partial, machine, stage_runs)
     finally:

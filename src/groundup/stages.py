@@ -21,7 +21,7 @@ class Stage:
         inputs: earlier stages whose folders the stage may read, if the recipe has them.
         required_sections: recipe sections that the stage cannot do without.
         version: raised when the same recipe would give a different result than before.
-        distributed: runs on all ranks; other stages run on the main rank only.
+        distributed: runs on all ranks, unless its section has a `one_device_reason`; other stages run on the main rank only.
         checks_inputs: the function itself compares the files that it reads with their hashes; the runner does it for others.
         uses_device: computes on machine.device.
         check: "module:function" of the derived recipe that raises UserError for what the stage would refuse.
@@ -72,20 +72,20 @@ STAGES = (
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",),
-        inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",), distributed=True, uses_device=True,
         check="groundup.finetune.training_data.input_check:check_chat_stage",
         identity="groundup.finetune.training_data.conversations:identity",
         version=2,
     ),
     Stage(
         "preference", "07-preference", "preference", "groundup.finetune.preference.stage:run", extra_sections=("seed",),
-        inputs=("base", "chat"), required_sections=("train",), uses_device=True,
+        inputs=("base", "chat"), required_sections=("train",), distributed=True, uses_device=True,
         check="groundup.finetune.preference.preference_plan:check_preference",
         identity="groundup.finetune.preference.preference_plan:identity",
     ),
     Stage(
         "reinforcement", "08-reinforcement", "reinforcement", "groundup.finetune.reinforcement.stage:run",
-        extra_sections=("seed",), inputs=MODEL_STAGES[:-1], required_sections=("train",), uses_device=True,
+        extra_sections=("seed",), inputs=MODEL_STAGES[:-1], required_sections=("train",), distributed=True, uses_device=True,
         check="groundup.finetune.reinforcement.reinforcement_plan:check_reinforcement",
         identity="groundup.finetune.reinforcement.reinforcement_plan:identity",
     ),

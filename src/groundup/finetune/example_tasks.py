@@ -183,7 +183,7 @@ def _train(
     for part in unused:
         part.requires_grad_(False)
     trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-    training, config, start = train_on_batches(
+    training, config, start, _ = train_on_batches(
         module, objective, batches, validation_batches, epochs=settings.epochs, learning_rate=settings.learning_rate,
         optimizer=settings.optimizer, precision=settings.precision,
         keep_best_weights=settings.keep_best_weights is not False, folder=folder, machine=machine,

@@ -22,13 +22,16 @@ from groundup.interop.model_loading import is_quantized
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
-from groundup.plan.memory_estimate import CROSS_ENTROPY_CHUNK, MemoryEstimate, estimate_training_memory
+from groundup.plan.memory_estimate import CROSS_ENTROPY_CHUNK, SINGLE_DEVICE, MemoryEstimate, estimate_training_memory
+from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_chat
 from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.tuning_layout import tuning_layout
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.tuning_config import TuningConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML, PLAIN
@@ -126,14 +129,16 @@ def _cost(
     """Steps, memory and time; `share`: conversations for each of `batches`."""
     assert finetune.epochs is not None
     length, batch_rows = batches.sequence_length, batches.batch_rows
+    layout = tuning_layout(recipe.machine.layout, planned_devices(recipe))
     steps = max(1, math.ceil(finetune.epochs * share * batches.num_rows / batch_rows))
     device = device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
-    seconds = steps * speed.step_seconds(config, length, batch_rows * length, method=finetune.method)
+    device_rows = math.ceil(batch_rows / layout.num_devices)
+    seconds = steps * speed.step_seconds(config, length, device_rows * length, method=finetune.method)
     assert recipe.base is not None
     kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
-    micro_batch = max(1, min(batch_rows, DEFAULT_TOKENS[kind] // length))
-    memory = tuning_memory(config, finetune, length, micro_batch, base_model_path(recipe.base))
+    micro_batch = max(1, min(device_rows, DEFAULT_TOKENS[kind] // length))
+    memory = tuning_memory(config, finetune, length, micro_batch, base_model_path(recipe.base), layout)
     available = MEMORY_FRACTION * device.memory_bytes
     if memory.total > available:
         raise UserError(
@@ -146,32 +151,43 @@ def _cost(
         "learning_rate": finetune.learning_rate,
         "steps": steps,
         "sequence_length": length,
+        "devices": layout.num_devices,
         "memory_bytes": memory.total,
         "hours": seconds / SECONDS_PER_HOUR,
     }
 
 
 def tuning_memory(
-    config: ModelConfig, finetune: TuningConfig, length: int, micro_batch: int, base: Path | None
+    config: ModelConfig,
+    finetune: TuningConfig,
+    length: int,
+    micro_batch: int,
+    base: Path | None,
+    layout: LayoutConfig = SINGLE_DEVICE,
 ) -> MemoryEstimate:
     """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters, over the base as it is stored.
 
-    `base`: the model of [base]; None: one that the run trains.
+    `base`: the model of [base]; None: one that the run trains. The memory is that of each device of `layout`; packed weights
+    are whole on each.
     """
     compute_bytes = 4 if finetune.precision == "float32" else 2
-    full = estimate_training_memory(config, length, micro_batch, compute_bytes=compute_bytes)
+    full = estimate_training_memory(config, length, micro_batch, layout, compute_bytes=compute_bytes)
     if finetune.method == "full":
         return full
     rank = finetune.lora_rank or 0
     widths = 2 * (config.hidden_size + config.num_heads * config.head_dim) + 2 * config.num_kv_heads * config.head_dim
     widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
-    adapters = 4 * rank * widths * config.num_layers
+    adapters = 4 * rank * widths * config.num_layers / layout.data_ranks
     logits = 6 * config.vocab_size * min(length * micro_batch, CROSS_ENTROPY_CHUNK)
     stored = 4.0 * count_parameters(config).total
-    weights = stored if base is None else _base_bytes(config, base, is_packed=finetune.method == "qlora")
+    is_packed = finetune.method == "qlora" or (base is not None and is_quantized(base))
+    weights = stored if base is None else _base_bytes(config, base, is_packed)
     largest = (
         compute_bytes * config.hidden_size * config.intermediate_size
     )  # one matrix is cast or dequantized at a time
+    if layout.data_ranks > 1 and not is_packed:  # two blocks are gathered at a time
+        largest += 2 * weights / max(1, config.num_layers)
+        weights /= layout.data_ranks
     return replace(
         full, weights=weights + adapters, gradients=adapters, optimizer=2 * adapters, unsharded=largest, logits=logits
     )

@@ -13,7 +13,7 @@ from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.moe import Experts
 from groundup.recipe.tuning_config import TuningConfig
-from groundup.train.optimizer import LEARNING_RATE_RATIO
+from groundup.train.optimizer import set_learning_rate_ratio
 
 TARGET_GROUPS = {
     "all": r".*",
@@ -67,7 +67,7 @@ def prepare_lora(
     if options.plus_ratio != 1.0:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("lora_b" in name or parameter.ndim == 1):
-                setattr(parameter, LEARNING_RATE_RATIO, options.plus_ratio)
+                set_learning_rate_ratio(parameter, options.plus_ratio)
     if options.token_rows and (ids := list(token_ids)):
         add_trainable_tokens(model, ids)
 

@@ -54,6 +54,7 @@ class FinetuneResult:
         stats: conversations that were dropped, cut or split, and why.
         validation_start: validation loss before training, in nats per token; None without validation.
         trained_parameters: number of trained parameters.
+        model: the model that was given; with several ranks a new one on the main rank, and undefined on the others.
     """
 
     training: TrainResult
@@ -64,6 +65,7 @@ class FinetuneResult:
     stats: ReadStats
     validation_start: float | None
     trained_parameters: int
+    model: nn.Module
 
 
 def finetune(
@@ -95,6 +97,8 @@ def finetune(
     seed: int = 0,
 ) -> FinetuneResult:
     """Fine-tune `model` in place on a list of conversations; afterwards it is on the CPU and in evaluation mode.
+
+    In a process group every rank calls it with the same arguments and computes its part of each batch.
 
         chat = [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]]
         result = finetune(load_model("runs/small/04-base"), tokenizer, chat, epochs=10)
@@ -160,18 +164,18 @@ def finetune(
         objective = distillation_objective(
             teacher.to(setup_device(machine)), weight=teacher_weight, temperature=teacher_temperature
         )
-    training, config, validation_start = train_on_batches(
+    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    training, config, validation_start, model = train_on_batches(
         model, objective, batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"],
         precision=precision, keep_best_weights=keep_best_weights, folder=folder,
         machine=machine, validation_objective=task.objective,
     )  # fmt: skip
-    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return FinetuneResult(
         training, config, knobs, train_set, validation_set, stats, validation_start,
-        trained_parameters,
+        trained_parameters, model,
     )  # fmt: skip
 
 
@@ -191,8 +195,10 @@ def train_on_batches(
     validation_objective: Objective | None = None,
     eval_fn: EvalFn | None = None,
     num_evals: int = NUM_EVALS,
-) -> tuple[TrainResult, TrainConfig, float | None]:
-    """Train the trainable weights of `model` in place; the result, the configuration, and the validation loss before.
+) -> tuple[TrainResult, TrainConfig, float | None, nn.Module]:
+    """Train the trainable weights of `model`: the result, the configuration, the validation loss before, and the model.
+
+    In a process group each rank computes its part of every batch, and the model, a new one, is on the main rank.
 
     validation_objective: of the validation loss; default: `objective`.
     eval_fn: scores of the validation batches, by the first of which weights are kept; default: the loss, also before.
@@ -205,15 +211,14 @@ def train_on_batches(
     config = train_config_for(batches, epochs, learning_rate, optimizer, precision, num_evals)
     if validation_batches and keep_best_weights:
         config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
-    engine = build_engine(model, objective, config, machine)
+    engine = build_engine(model, objective, config, machine, whole_batches=True)
     with tempfile.TemporaryDirectory() as temporary:
-        out = Path(folder or temporary)
+        out = Path(engine.broadcast(folder or temporary))
         training = run_training_loop(
             engine, batches, config, out, machine, name="fine-tuning",
             eval_fn=(eval_fn or evaluate) if validation_batches else None,
         )  # fmt: skip
-    engine.finalize()
-    return training, config, validation_start
+    return training, config, validation_start, engine.finalize()
 
 
 def _prepare_lora(

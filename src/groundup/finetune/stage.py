@@ -10,6 +10,7 @@ from torch import nn
 
 from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
+from groundup.artifacts.rank_environment import is_main
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.distillation import open_teacher
@@ -19,7 +20,7 @@ from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import lora_options
 from groundup.finetune.sft import finetune
 from groundup.finetune.template_messages import template_notice
-from groundup.finetune.trainable_base import load_base, save_tuned
+from groundup.finetune.trainable_base import load_base, machine_of_rank, save_tuned
 from groundup.finetune.training_data.conversation_store import ConversationStore, TrainingConversation
 from groundup.finetune.training_data.conversations import read_conversations, split_conversations
 from groundup.finetune.training_data.read_stats import CHANGES, DROP_REASONS
@@ -27,6 +28,7 @@ from groundup.finetune.translation import score_translations
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
 from groundup.model import Decoder, EncoderDecoder
+from groundup.parallel import process_group
 from groundup.plan.finetune_defaults import RECALL_QUESTIONS
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
@@ -56,15 +58,15 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     questions asked, and answered as trained before and after; a decoder), ordinary_text (bits per byte of held-out text
     before and after; a decoder), speed.
     """
-    machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune
     if config.task != "generation":
-        return finetune_on_examples(config, recipe.seed, inputs, out, machine)
+        return finetune_on_examples(config, recipe.seed, inputs, out, replace(machine, layout={}))
+    machine = machine_of_rank(machine)
     tokenizer = Tokenizer.load(inputs["base"])
     lora = lora_options(config, trained_tokens=has_trained_tokens(inputs["base"], tokenizer))
     conversations, stats = read_conversations(config.conversations, machine, config.doubled_roles)
     machine.progress.log(f"conversations: {stats.describe()}")
-    model = load_base(inputs["base"], config.method, setup_device(machine))
+    model: Any = load_base(inputs["base"], config.method, setup_device(machine))
     task = task_for_model(model)
     teacher = None if config.teacher is None else open_teacher(config.teacher, tokenizer, setup_device(machine))
     if isinstance(model, Decoder) and (notice := template_notice(with_chat_template(tokenizer))):
@@ -86,11 +88,15 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         machine.progress.log(f"answering {len(questions)} training questions, before the training")
     recall = {"questions": len(questions), "before": _recalled(model, tokenizer, questions)}
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
-    result = finetune(
-        model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
-        keep_best_weights=_keeps_best(config, model, len(train)), lora=lora,
-        new_tokens=read_added_tokens(inputs["base"]), teacher=teacher, **settings,
-    )  # fmt: skip
+    with process_group(setup_device(machine), machine.stall_timeout_seconds):
+        result = finetune(
+            model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
+            keep_best_weights=_keeps_best(config, model, len(train)), lora=lora,
+            new_tokens=read_added_tokens(inputs["base"]), teacher=teacher, **settings,
+        )  # fmt: skip
+    if not is_main():
+        return {}
+    model = result.model
     stats.add(result.stats)
     train, validation = result.train.conversations, result.validation.conversations
 

@@ -38,7 +38,7 @@ class RewardModel(nn.Module):
         """The reward of each row, whose first `lengths` tokens are its conversation."""
         hidden: Tensor = self.model.hidden_states(tokens)  # type: ignore[operator]
         last = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
-        return self.score(last.to(self.score.weight.dtype))[:, 0].float()
+        return self.score(last.to(self.score.weight.dtype)).sum(dim=1).float()  # of one number: FSDP wants no view
 
 
 def score_answers(

@@ -26,7 +26,8 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
     """Shard each block, then the rest of the model, over the data axis; replicate over the replicate axis.
 
     With bfloat16 the blocks' weights are gathered in bfloat16, which halves the traffic: matrix products run in it
-    anyway. Master weights, sums of gradients, norms, embedding and head stay float32; with bfloat16-pure only the sums.
+    anyway; those of a model with frozen weights are gathered as they are stored. Master weights, sums of gradients, norms,
+    embedding and head stay float32; with bfloat16-pure only the sums.
     """
     layout = mesh.layout
     reshard = layout.reshard_after_forward
@@ -35,7 +36,7 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
     if layout.cpu_offload == "all":
         offload = CPUOffloadPolicy(pin_memory=mesh.device.type != "cpu")
     block_policy = rest_policy = MixedPrecisionPolicy()
-    if precision != "float32":
+    if precision != "float32" and all(weight.requires_grad for weight in model.parameters()):
         block_policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )

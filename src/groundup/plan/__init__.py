@@ -14,6 +14,7 @@ Reading order:
     masked_spans.py       masked tokens and spans of a sequence
     engine_support.py     checks of a recipe against its training engine
     parallel_layout.py    checks of a parallel layout against the model
+    tuning_layout.py      devices of the stages that tune a model
     finetune_defaults.py  rank, passes, batch and learning rate of fine-tuning
     preference_defaults.py  the same of preference tuning
     derive.py             a complete recipe and its cost

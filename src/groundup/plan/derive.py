@@ -15,6 +15,7 @@ from groundup.plan.parallel_layout import check_layout, complete_layout, planned
 from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
 from groundup.plan.size_warmup import SizeWarmup
 from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.tuning_layout import describe_tuning_devices
 from groundup.recipe import ModelConfig, Recipe, build_model_config
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.machine_config import MachineConfig
@@ -65,6 +66,8 @@ class Plan:
             return summary
         summary["model"] = resolved_model_config(self.recipe).model_dump(mode="json", exclude_none=True)
         summary["parameters"] = asdict(self.parameters)
+        if devices := dict(describe_tuning_devices(self.recipe)):
+            summary["tuning_devices"] = devices
         if self.recipe.base is not None:
             summary["base"] = self.recipe.base.model_dump(mode="json")
         if self.memory is None or self.recipe.train is None:

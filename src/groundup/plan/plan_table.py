@@ -54,16 +54,17 @@ def format_plan(summary: dict[str, Any]) -> str:
 def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Cost of fine-tuning [base], and the stages that run."""
     rows = []
+    hardware = summary["budget"]["hardware"] if "budget" in summary else ""
     if cost := summary.get("finetuning"):
-        rows.append(("fine-tuning", f"{describe_finetuning(cost)} on one {summary['budget']['hardware']}"))
+        rows.append(("fine-tuning", f"{describe_finetuning(cost)} on {cost['devices']} x {hardware}"))
     if cost := summary.get("preference"):
-        rows.append(("preferences", f"{describe_preference(cost)} on one {summary['budget']['hardware']}"))
+        rows.append(("preferences", f"{describe_preference(cost)} on {cost['devices']} x {hardware}"))
     if cost := summary.get("reinforcement"):
         answers = f"{cost['answers']:,} answers of at most {cost['answer_tokens']:,} tokens"
         resources = f"at most {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
-        hardware = summary["budget"]["hardware"]
         text = f"{cost['problems']:,} problems, {cost['steps']:,} steps, {answers}: {resources} on one {hardware}"
         rows.append(("rewards", text))
+    rows += [(f"[{section}]", text) for section, text in summary.get("tuning_devices", {}).items()]
     if stages := summary.get("stages"):
         rows.append(("runs", ", ".join(stages)))
     return rows

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import require_derived, resolved_model_config
 from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
+from groundup.plan.tuning_layout import check_tuning_layout
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.evaluate_config import EvaluateConfig
 from groundup.recipe.output_config import QuantizeConfig
@@ -74,6 +75,7 @@ def check_chat(recipe: Recipe) -> None:
     """Stage chat."""
     config, model = recipe.finetune, resolved_model_config(recipe)
     assert config is not None
+    check_tuning_layout(recipe, "finetune")
     check_finetuning(config.task, model.architecture)
     check_pairs(config.task, bool(config.examples), recipe.data is not None)
     check_row_length(config.sequence_length, model.context_length)

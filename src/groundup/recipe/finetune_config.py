@@ -126,6 +126,14 @@ class FinetuneConfig(TuningConfig):
         "message and without the turns before it; or drop. No answer is cut within",
     )
 
+    @property
+    def one_device_reason(self) -> str | None:
+        reasons = {
+            "embedding": "a text is compared with all others of its batch",
+            "classification": "a classifier of texts is trained in minutes",
+        }
+        return reasons.get(self.task)
+
     @model_validator(mode="after")
     def _check_sources(self) -> "FinetuneConfig":
         if self.task == "generation" and not self.conversations:

@@ -79,6 +79,11 @@ class TuningConfig(BaseConfig):
     )
     prompts: tuple[str, ...] = knob(("Hello", "What is AI?"), "prompts of the samples in log and report")
 
+    @property
+    def one_device_reason(self) -> str | None:
+        """Why a stage with these knobs computes on one device; None if several divide its batches."""
+        return None
+
     @model_validator(mode="after")
     def _check_adapter_knobs(self) -> Self:
         refuse_unused(self, {"method = lora or qlora": (self.method != "full", ADAPTER_KNOBS)})

@@ -14,7 +14,7 @@ from groundup.train.low_memory_adamw import LowMemoryAdamW
 
 DEFAULT_LEARNING_RATE = 3e-4
 LEARNING_RATE_RATIO = "learning_rate_ratio"
-"""Attribute of a parameter whose learning rate is that of the others times this number; AdamW in one process."""
+"""Attribute of a parameter whose learning rate is that of the others times this number; AdamW alone."""
 
 
 def build_optimizers(
@@ -49,6 +49,17 @@ def build_optimizers(
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def get_learning_rate_ratio(parameter: nn.Parameter) -> float:
+    """The learning rate of a parameter over that of the others."""
+    return getattr(parameter, LEARNING_RATE_RATIO, 1.0)
+
+
+def set_learning_rate_ratio(parameter: nn.Parameter, ratio: float) -> None:
+    """Give a parameter `ratio` times the learning rate of the others."""
+    if ratio != 1.0:
+        setattr(parameter, LEARNING_RATE_RATIO, ratio)
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], multiplier: float) -> None:
@@ -90,5 +101,5 @@ def _by_learning_rate(group: dict, learning_rate: float) -> list[dict]:
     """`group`, with a part of its own for each LEARNING_RATE_RATIO of its parameters; none if it is empty."""
     parts: dict[float, list[nn.Parameter]] = {}
     for parameter in group["params"]:
-        parts.setdefault(getattr(parameter, LEARNING_RATE_RATIO, 1.0), []).append(parameter)
+        parts.setdefault(get_learning_rate_ratio(parameter), []).append(parameter)
     return [group | {"params": params, "lr": ratio * learning_rate} for ratio, params in parts.items()]

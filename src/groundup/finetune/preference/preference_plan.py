@@ -11,10 +11,12 @@ from groundup.finetune.training_data.input_check import are_local, check_lora_ta
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
+from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.preference_defaults import number_of_evals, preference_defaults
 from groundup.plan.stage_support import check_row_length
 from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.tuning_layout import check_tuning_layout, tuning_layout
 from groundup.recipe import Recipe
 from groundup.recipe.preference_config import PreferenceConfig
 from groundup.train.micro_batch import DEFAULT_TOKENS
@@ -32,6 +34,7 @@ def check_preference(recipe: Recipe) -> None:
     """Stage preference: the architecture, the chat template, and the files that the recipe names. Raises UserError."""
     config, model = recipe.preference, resolved_model_config(recipe)
     assert config is not None
+    check_tuning_layout(recipe, "preference")
     if model.architecture != "decoder":
         raise UserError(f"[preference] with an {model.architecture}, expected a decoder", hint="leave [preference] out")
     later = [name for name in ("reinforcement", "quantize", "export") if getattr(recipe, name) is not None]
@@ -91,9 +94,11 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     device = device_spec(recipe.budget.hardware)
     tuning = section.model_copy(update={"lora_rank": knobs["lora_rank"]})
     kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
-    answers = len(lengths[0]) * max(1, min(rows, DEFAULT_TOKENS[kind] // (len(lengths[0]) * longest)))
+    layout = tuning_layout(recipe.machine.layout, planned_devices(recipe))
+    device_rows = math.ceil(rows / layout.num_devices)
+    answers = len(lengths[0]) * max(1, min(device_rows, DEFAULT_TOKENS[kind] // (len(lengths[0]) * longest)))
     base = base_model_path(recipe.base)
-    memory = tuning_memory(config, tuning, longest, answers, base).total
+    memory = tuning_memory(config, tuning, longest, answers, base, layout).total
     if memory > MEMORY_FRACTION * device.memory_bytes:
         raise UserError(
             f"preference tuning needs {memory / 1e9:.1f} GB, expected at most "
@@ -101,11 +106,13 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
             hint="preference.method=lora, a smaller sequence_length or batch_tokens, or another budget.hardware",
         )
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
-    step = speed.step_seconds(config, round(mean), rows * mean, method=section.method)
+    step = speed.step_seconds(config, round(mean), device_rows * mean, method=section.method)
     evaluations = number_of_evals(knobs["epochs"] * count, held_out) + 2
-    passes = (len(items) if section.loss in ("dpo", "ipo", "kto") else 0) + evaluations * held_out
+    passes = evaluations * held_out  # by each device
+    if section.loss in ("dpo", "ipo", "kto"):
+        passes += len(items) / layout.num_devices
     return {
         "preferences": len(items), "tokens": round(tokens), "epochs": knobs["epochs"],
         "learning_rate": knobs["learning_rate"], "steps": steps, "longest": longest, "memory_bytes": memory,
-        "hours": (steps + FORWARD * passes / rows) * step / SECONDS_PER_HOUR,
+        "devices": layout.num_devices, "hours": (steps + FORWARD * passes / device_rows) * step / SECONDS_PER_HOUR,
     }  # fmt: skip

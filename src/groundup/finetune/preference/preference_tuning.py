@@ -53,6 +53,7 @@ class PreferenceResult:
         dropped: those that were not, with the reason, one of DROP_REASONS.
         before, after: scores on the validation preferences; None without any.
         trained_parameters: number of trained parameters.
+        model: the model that was given; with several ranks a new one on the main rank, and undefined on the others.
         reward_model: of loss="reward": the model with the layer that was trained with it.
     """
 
@@ -66,6 +67,7 @@ class PreferenceResult:
     before: PreferenceScores | None
     after: PreferenceScores | None
     trained_parameters: int
+    model: nn.Module
     reward_model: RewardModel | None = None
 
 
@@ -183,18 +185,20 @@ def finetune_preferences(
     if before is not None and settings.uses_reference:  # zero but for rounding: it is the reference
         zeros = torch.zeros_like(before.chosen_reward)
         before = replace(before, chosen_reward=zeros, rejected_reward=zeros)
-    training, config, _ = train_on_batches(
+    trained_parameters = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    training, config, _, network = train_on_batches(
         network, settings.objective(), batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"], precision=precision,
         keep_best_weights=keep_best_weights, folder=out, machine=machine,
         eval_fn=lambda network: score(network).means(),
         num_evals=number_of_evals(knobs["epochs"] * len(train_set), len(validation_set)),
     )  # fmt: skip
-    after = score(network) if validation_batches else None
-    trained_parameters = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    is_undefined = next(network.parameters()).is_meta  # on ranks other than the main one
+    after = score(network) if validation_batches and not is_undefined else None
+    model = network.model if isinstance(network, RewardModel) else network
     if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return PreferenceResult(
         training, config, settings.options, knobs, train_set, validation_set, dropped + dropped_validation, before, after,
-        trained_parameters, network if isinstance(network, RewardModel) else None,
+        trained_parameters, model, network if isinstance(network, RewardModel) else None,
     )  # fmt: skip

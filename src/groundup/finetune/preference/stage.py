@@ -1,11 +1,11 @@
 """Stage 07-preference: training of the chat model on preferences."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
+from groundup.artifacts.rank_environment import is_main
 from groundup.finetune.example_tasks import mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers
@@ -13,12 +13,13 @@ from groundup.finetune.lora import lora_options
 from groundup.finetune.preference.answer_samples import kl_divergence, mean_length, sample_answers
 from groundup.finetune.preference.preference_tuning import PreferenceResult, finetune_preferences
 from groundup.finetune.preference.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
-from groundup.finetune.trainable_base import load_base, save_tuned
+from groundup.finetune.trainable_base import load_base, machine_of_rank, save_tuned
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference, read_items
 from groundup.finetune.training_data.read_stats import DROP_REASONS, ReadStats
 from groundup.generate.reward_model import save_reward_head
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
+from groundup.parallel import process_group
 from groundup.recipe import RecipeView
 from groundup.recipe.preference_config import PreferenceConfig
 from groundup.stages import last_model_stage
@@ -43,7 +44,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     tokens of an answer before and after, KL divergence from the model before in nats a token), greedy answers to
     recipe.preference.prompts before and after, speed.
     """
-    machine = replace(machine, layout={})  # of pretraining: this stage has one process
+    machine = machine_of_rank(machine)
     config: PreferenceConfig = recipe.preference
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
@@ -59,10 +60,15 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         machine.progress.log(f"answering {len(config.prompts)} prompts and held-out ones, before the training")
         answers_before = greedy_answers(model, tokenizer, config.prompts)
         sampled_before = sample_answers(model, tokenizer, prompts, recipe.seed)
-    result = finetune_preferences(
-        model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
-        keep_best_weights=config.keep_best_weights is not False, **{name: getattr(config, name) for name in OPTIONS},
-    )  # fmt: skip
+    with process_group(setup_device(machine), machine.stall_timeout_seconds):
+        result = finetune_preferences(
+            model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
+            keep_best_weights=config.keep_best_weights is not False,
+            **{name: getattr(config, name) for name in OPTIONS},
+        )  # fmt: skip
+    if not is_main():
+        return {}
+    model = result.model
     save_tuned(model, tokenizer, out, config.method, inputs[source])
     _write_items(result, stats, out)
     answers, sampled, divergence = [], [], None

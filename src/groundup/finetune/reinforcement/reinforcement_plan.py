@@ -10,6 +10,7 @@ from groundup.data.inputs import file_hashes
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.plan.derive import resolved_model_config
 from groundup.plan.stage_support import check_row_length
+from groundup.plan.tuning_layout import check_tuning_layout
 from groundup.recipe import Recipe
 from groundup.recipe.reinforcement_config import ReinforcementConfig, RewardConfig
 
@@ -45,6 +46,7 @@ def check_reinforcement(recipe: Recipe) -> None:
     """Stage reinforcement: the architecture, the room for answers, the rewards, and the files that the recipe names."""
     config, model = recipe.reinforcement, resolved_model_config(recipe)
     assert config is not None
+    check_tuning_layout(recipe, "reinforcement")
     if model.architecture != "decoder":
         raise UserError(
             f"[reinforcement] with an {model.architecture}, expected a decoder", hint="leave [reinforcement] out"

@@ -44,7 +44,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     intervals of 95%), validation over time, examples of held-out answers, answers to recipe.reinforcement.prompts before
     and after, speed.
     """
-    machine = replace(machine, layout={})  # of pretraining: this stage has one process
+    machine = replace(machine, layout={})  # this stage has one process
     config: ReinforcementConfig = recipe.reinforcement
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))

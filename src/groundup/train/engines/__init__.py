@@ -30,8 +30,12 @@ from groundup.train.objectives import Objective
 __all__ = ["CorruptCheckpoint", "Engine", "NativeEngine", "ParallelEngine", "build_engine"]
 
 
-def build_engine(model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine) -> Engine:
+def build_engine(
+    model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine, *, whole_batches: bool = False
+) -> Engine:
     """The engine that `settings.engine` and the number of ranks ask for. `model` is the full model, on its device.
+
+    `whole_batches`: every rank is given the same batch, of any number of sequences; native engine only.
 
     Raises UserError if machine.layout does not match the number of devices or cannot compute the model.
     """
@@ -45,6 +49,6 @@ def build_engine(model: nn.Module, objective: Objective, settings: TrainConfig, 
 
         return MegatronEngine(model, objective, settings, machine, layout)
     if dist.is_initialized() and dist.get_world_size() > 1:
-        return ParallelEngine(model, objective, settings, machine, layout)
+        return ParallelEngine(model, objective, settings, machine, layout, whole_batches)
     parallel_layout.complete_layout(layout, 1)
     return NativeEngine(model, objective, settings, machine)

@@ -60,6 +60,7 @@ class BaseEngine:
         settings: TrainConfig,
         machine: Machine,
         layout: LayoutConfig | None = None,
+        whole_batches: bool = False,
     ):
         if settings.learning_rate is None:
             raise ValueError("train.learning_rate is not set")
@@ -69,24 +70,30 @@ class BaseEngine:
         self.communicator: Any = SingleProcess() if layout is None else Communicator()
         self.is_main = self.communicator.rank == 0
         self.data_rank, self.data_world_size = self.communicator.rank, self.communicator.size
-        if layout is not None and objective.prepare is not None:
-            raise UserError("this objective needs whole batches on one device", hint="machine.devices = 1")
+        if layout is not None and objective.prepare is not None and not whole_batches:
+            raise UserError("this objective needs whole batches", hint="machine.devices = 1")
         if layout is not None:
             self.communicator.check_same_run(settings, layout, model)  # before checks that stop single ranks
             self.layout = parallel_layout.complete_layout(layout, self.communicator.size)
             if config := getattr(model, "config", None):
-                parallel_layout.check_layout(self.layout, config, settings)
+                # Whole batches are divided unevenly where they must be.
+                checked = settings.model_copy(update={"batch_tokens": None}) if whole_batches else settings
+                parallel_layout.check_layout(self.layout, config, checked)
 
-    def accumulate(self, batch: Batch, size: int, num_targets: float, micro_step: MicroStep) -> Tensor:
+    def accumulate(
+        self, batch: Batch, size: int, num_targets: float, micro_step: MicroStep, part: tuple[int, int] = (0, 1)
+    ) -> Tensor:
         """Sum of `micro_step` over micro-batches of `size` sequences, each weighted by its part of `num_targets`.
 
-        The auxiliary loss of experts is weighted by the part of the sequences.
+        The auxiliary loss of experts is weighted by the part of the sequences. `part`: (rank, ranks), to take the sequences of
+        one of several ranks alone, in as many micro-batches on each: collectives in the model need that.
         """
         total = torch.zeros((), device=self.device)
-        micro_batches = split_batch(batch, size)
+        micro_batches, num_idle = split_part(batch, size, *part)
         for index, micro_batch in enumerate(micro_batches):
-            weight = max(MIN_WEIGHT, self.objective.count(micro_batch) / max(1.0, num_targets))
-            set_aux_loss_weight(self.module, self.aux_loss_weight(micro_batch, batch) / weight)
+            is_idle = index >= len(micro_batches) - num_idle
+            weight = 0.0 if is_idle else max(MIN_WEIGHT, self.objective.count(micro_batch) / max(1.0, num_targets))
+            set_aux_loss_weight(self.module, 0.0 if is_idle else self.aux_loss_weight(micro_batch, batch) / weight)
             total += micro_step(self._to_device(micro_batch), weight, index == len(micro_batches) - 1).detach()
         return total
 
@@ -198,3 +205,21 @@ def split_batch(batch: Batch, size: int) -> list[Batch]:
     return [
         {name: rows[start : start + size] for name, rows in batch.items()} for start in range(0, num_sequences, size)
     ]
+
+
+def split_part(batch: Batch, size: int, rank: int, ranks: int) -> tuple[list[Batch], int]:
+    """Micro-batches of `size` sequences from the part of one of `ranks`, and how many at the end are there for their number.
+
+    These repeat the first sequence of the batch.
+
+    >>> batch = {"tokens": torch.arange(5)[:, None]}
+    >>> micro_batches, num_idle = split_part(batch, 1, rank=1, ranks=2)
+    >>> [rows["tokens"].item() for rows in micro_batches], num_idle
+    ([3, 4, 0], 1)
+    """
+    num_sequences = len(next(iter(batch.values())))
+    share = math.ceil(num_sequences / ranks)
+    begin = min(rank * share, num_sequences)
+    own = split_batch({name: rows[begin : begin + share] for name, rows in batch.items()}, size)
+    num_idle = math.ceil(share / size) - len(own)
+    return own + num_idle * [{name: rows[:1] for name, rows in batch.items()}], num_idle

@@ -83,7 +83,8 @@ class EngineState:
         """The full model on the CPU; filled on rank 0 only, one weight at a time."""
         if self._mesh is None or self._full_model is None:
             return self._models[0].cpu().eval()
-        weights, full_weights = self._weights(), {}
+        full_weights: dict[str, Tensor] = {}
+        weights = {name: weight for part in self._models for name, weight in part.named_parameters()} | self._weights()
         for name, target in self._full_model.state_dict().items():
             is_local = name in weights
             owner = torch.tensor(self._mesh.rank("pipeline") if is_local else -1)
@@ -187,11 +188,15 @@ def _difference(shapes: dict[str, torch.Size], saved: dict[str, torch.Size], nam
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
-    """A copy of the model on the meta device."""
-    empty = {
+    """A copy of the model on the meta device, but for buffers that are not in its state."""
+    empty: dict[int, Tensor] = {
         id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
         for weight in model.parameters()
     }
+    stored = model.state_dict(keep_vars=True).keys()
+    for name, buffer in model.named_buffers():
+        if name in stored:
+            empty[id(buffer)] = torch.empty_like(buffer, device="meta")
     return copy.deepcopy(model, empty)  # type: ignore[arg-type]
 
 

@@ -1,7 +1,7 @@
 """Training engine for several devices: data, tensor, context, expert and pipeline parallelism in PyTorch."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,20 +22,28 @@ from groundup.train.engines.base_engine import MIN_WEIGHT, TorchEngine, split_ba
 from groundup.train.engines.engine_state import EngineState, meta_copy
 from groundup.train.mixed_precision import autocast, prepare_weights
 from groundup.train.objectives import Batch, Objective, uses_model_loss
-from groundup.train.optimizer import build_optimizers
+from groundup.train.optimizer import build_optimizers, get_learning_rate_ratio, set_learning_rate_ratio
 from groundup.train.weight_average import build_weight_average
 
 
 class ParallelEngine(TorchEngine):
     """Trains `model`, identical on every rank and consumed: each rank keeps only its part.
 
+    `whole_batches`: every rank is given the whole batch, of any number of sequences, and computes its part of it.
+
     Raises UserError for a layout that cannot compute the model or ranks with different settings.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine, layout: LayoutConfig
+        self,
+        model: nn.Module,
+        objective: Objective,
+        settings: TrainConfig,
+        machine: Machine,
+        layout: LayoutConfig,
+        whole_batches: bool = False,
     ):
-        super().__init__(model, objective, settings, machine, layout)
+        super().__init__(model, objective, settings, machine, layout, whole_batches)
         if self.layout.pipeline > 1 and not uses_model_loss(objective):
             raise UserError(
                 "machine.layout.pipeline: this objective needs the whole model on one device",
@@ -45,6 +53,10 @@ class ParallelEngine(TorchEngine):
         full_model = meta_copy(model)
         self.mesh: Mesh = build_mesh(self.layout, self.device)
         self.data_rank, self.data_world_size = self.mesh.data_rank, self.mesh.data_world_size
+        self._part = (self.data_rank, self.data_world_size) if whole_batches else None
+        if whole_batches:
+            self.data_rank, self.data_world_size = 0, 1
+        rates = {name: get_learning_rate_ratio(weight) for name, weight in trainable_parameters(model)}
         self.context_size = self.mesh.size("context")
         self.parallel_model = parallelize(
             model,
@@ -57,6 +69,8 @@ class ParallelEngine(TorchEngine):
         self.model_parts = model_parts = self.parallel_model.model_parts
         self.module: nn.Module = nn.ModuleList(model_parts) if self.parallel_model.stages else model_parts[0]
         trainable = [item for part in model_parts for item in trainable_parameters(part)]
+        for name, weight in trainable:  # other objects than before
+            set_learning_rate_ratio(weight, rates[name])
         self.parameters = [weight for _, weight in trainable]
         self.optimizers = [
             split_groups_by_mesh(optimizer)
@@ -70,6 +84,8 @@ class ParallelEngine(TorchEngine):
 
     def forward_backward(self, batch: Batch) -> float:
         self.communicator.check_same_data(batch, self.data_rank, self.data_world_size)
+        if self._part is not None:
+            return self._whole_batch_step(batch, self._part)
         # The targets of one rank's sequences are counted once per rank of the other axes. Context ranks each compute a
         # part of the tokens, and the gradient is summed over them.
         num_targets = self.communicator.all_reduce_sum(self.objective.count(batch))
@@ -85,11 +101,24 @@ class ParallelEngine(TorchEngine):
         # Tensor parallel ranks all have the same loss.
         return self.communicator.all_reduce_sum(total.item() / self.mesh.size("tensor"))
 
+    def _whole_batch_step(self, batch: Batch, part: tuple[int, int]) -> float:
+        if self.objective.prepare is not None:
+            with self.eval_model() as model:
+                batch = self.objective.prepare(model, batch)
+        torch.manual_seed(torch.initial_seed() + part[0])  # dropout; the loop has seeded all ranks alike
+        length = next(iter(batch.values())).shape[1]
+        num_targets = self.objective.count(batch) * self.context_size
+        size = self.default_micro_batch_size(length)
+        total = self.accumulate(batch, size, num_targets, self._micro_step, part)
+        return self.communicator.all_reduce_sum(total.item() / self.mesh.size("tensor"))
+
     def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:
         if isinstance(self.module, FSDPModule):
             self.module.set_requires_gradient_sync(is_last)
             self.module.set_is_last_backward(is_last)
-        loss = self._loss(self.module, micro_batch) * weight
+        # An objective that does not call the model itself calls its methods.
+        with nullcontext() if uses_model_loss(self.objective) else _fsdp_methods(self.module):
+            loss = self._loss(self.module, micro_batch) * weight
         loss.backward()
         return loss
 
