@@ -10,7 +10,6 @@ from groundup.quantize import quantize
 from groundup.quantize.calibration import iter_blocks
 from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
-from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported, use_int4_kernel
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
@@ -129,31 +128,6 @@ def test_casting_keeps_scales():
         assert torch.equal(layer.scale, scale)
     assert layer.to("meta").scale.is_meta
     assert layer.to_empty(device="cpu").scale.dtype is torch.float16
-
-
-@pytest.mark.parametrize("scheme", [SCHEME, QuantizationScheme(4, 64, False)], ids=str)
-@pytest.mark.parametrize("rows", [1, 5, 40])
-def test_int4_linear_is_close_to_the_exact_layer(scheme, rows):
-    torch.manual_seed(0)
-    exact = QuantizedLinear.from_weight(round_to_nearest(torch.randn(48, 128), scheme), torch.randn(48))
-    x = torch.randn(rows, 1, 128)
-    found, expected = Int4Linear(exact)(x), exact(x)
-    assert found.shape == expected.shape
-    assert found.dtype is x.dtype
-    assert (found - expected).norm() / expected.norm() < 0.01
-    assert torch.equal(found, expected) == (rows > 16)
-
-
-def test_int4_kernel_is_used_for_supported_layers(decoder, windows, copy_of):
-    assert is_supported(QuantizedLinear(64, 32, SCHEME))
-    assert not is_supported(QuantizedLinear(64, 24, SCHEME))
-    assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(8, 32)))
-    assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(4, 16)))
-    quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
-    with torch.no_grad():
-        expected = decoder(windows[:1, :8]).logits
-        found = use_int4_kernel(copy_of(decoder))(windows[:1, :8]).logits
-    assert 0 < (found - expected).norm() / expected.norm() < 0.02
 
 
 def test_dequantize_model(decoder, windows, copy_of):

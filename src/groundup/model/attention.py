@@ -131,7 +131,8 @@ AttentionFunction = Callable[[Tensor, Tensor, Tensor, AttentionMask], Tensor]
 SoftcapFunction = Callable[[Tensor], Tensor]
 
 EAGER_MAX_SCORES = 2**18
-"""Scores per head (T * S) up to which `eager_attention` is faster than SDPA, on a CPU in bfloat16."""
+"""Scores per head (T * S) up to which `eager_attention` trains faster than SDPA, on a CPU in bfloat16. It is no way to decode:
+oneDNN compiles its products anew for each number of keys."""
 
 
 def build_attention_function(config: ModelConfig) -> AttentionFunction:
@@ -183,7 +184,7 @@ def sdpa_attention(
     """softmax(scale * query key^T) value, by the fastest kernel for the mask and device."""
     if mask.block_mask is not None:
         return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
-    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
     if slow and query.shape[2] * key.shape[2] <= EAGER_MAX_SCORES:
         return eager_attention(query, key, value, mask, scale=scale)
     dense = None if mask.dense is None else mask.additive_mask(query)

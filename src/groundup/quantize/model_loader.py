@@ -11,7 +11,7 @@ from groundup.interop.adapters import adapter_tokenizer, add_adapter, split_adap
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
-from groundup.quantize.kernels.int4_cpu import use_int4_kernel
+from groundup.quantize.kernels.kernel_choice import inference_dtype, use_kernels
 from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
@@ -34,11 +34,12 @@ def open_model(
         return interop.open_model(path, device, adapter=adapter, verify=verify)
     if verify:
         check_artifact(path)
-    model, tokenizer = load_quantized_model(path, interop.resolve_device(device))
+    target = interop.resolve_device(device)
+    model, tokenizer = load_quantized_model(path, target)
     if adapter is not None:
         add_adapter(model, adapter, verify=verify)
         tokenizer = adapter_tokenizer(adapter, tokenizer)
-    return use_int4_kernel(model), tokenizer
+    return use_kernels(model.to(dtype=inference_dtype(target))), tokenizer
 
 
 def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:

@@ -1,4 +1,7 @@
 """Layers in the layouts of fast kernels, for inference.
 
-int4_cpu.py   PyTorch's int4 kernel for small batches on a CPU
+native_code.py     dequantization compiled by the C compiler of the machine, if there is one (dequantize.c)
+int4_layout.py     the layout of PyTorch's int4 kernel
+int4_cpu.py        products with codes of up to 8 bits on a CPU
+kernel_choice.py   a quantized model made ready for inference
 """

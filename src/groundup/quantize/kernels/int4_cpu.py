@@ -1,80 +1,150 @@
-"""4-bit matrix products on a CPU with PyTorch's int4 kernel, for small batches.
+"""Matrix products with quantized weights on a CPU: PyTorch's int4 kernel for a few rows, dequantization for more.
 
-Dequantizing a matrix costs more than multiplying a few rows with it. torch's `_weight_int4pack_mm_for_cpu` multiplies
-packed codes directly in bfloat16 (about 0.3% off, small beside the error of 4 bits). Larger inputs, such as prompts,
-use the exact layer.
+`_weight_int4pack_mm_for_cpu` multiplies packed codes of 4 bits in bfloat16, with sums in float32. Codes of 5 to 8 bits are
+16 * high + low: two planes of 4 bits, two products. Scales are rounded to bfloat16 (0.2% at most, small beside the
+error of 8 bits).
 """
 
+from collections.abc import Iterator
+from math import gcd
+
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
 
 from groundup.model.frozen_linear import PackedLinear
-from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.bit_packing import unpack_codes
+from groundup.quantize.kernels.int4_layout import TILE_ROWS, dequantize_tiles, pack_tiles, tile_layout
+from groundup.quantize.kernels.native_code import has_native_code
+from groundup.quantize.layers.quantized_linear import QuantizedLinear
 
-GROUP_SIZES = (32, 64, 128, 256)
-OUTPUT_MULTIPLE = 16
-"""The kernel needs a multiple of this many output features."""
-MAX_ROWS = 16
-"""With more input rows, dequantizing is faster (measured on two cores with AVX-512)."""
+GROUP_SIZES = (256, 128, 64, 32)
+"""That the kernel supports. Larger groups are split into equal ones with the same scale."""
+MAX_ROWS, MAX_ROWS_NATIVE = 32, 16
+"""Input rows up to which the kernel is faster than dequantization by PyTorch's operations, and by native code, for one plane
+(measured with AVX-512 and AMX)."""
+BLOCK_ROWS = 256
+"""Rows of the matrix that are dequantized at once: a block stays in the cache of a core."""
+PACKED_AT_ONCE = 1024
+"""Rows that are unpacked at once, of a multiple of TILE_ROWS: all codes of an output head would take much memory."""
 
 
 class Int4Linear(PackedLinear):
-    """A QuantizedLinear with a second copy of its codes in the kernel's layout.
+    """y = x W^T + b from codes in the layout of the int4 kernel, the only copy of the weight. For inference on a CPU.
 
-    On other devices than a CPU, and for more than MAX_ROWS rows, it calls the wrapped layer.
+    Attributes:
+        planes: uint8 (1 or 2, N, K / 2); N is `out_features` rounded up to whole tiles.
+        grid: bfloat16 (groups, N, 2), scale and offset: a code of one plane is (code - 8) * scale + offset. Of two planes,
+            16 times the second plus the first, which shares the offset between both: 17 offsets in all.
+        order: int64 (K), the columns of W in the order of `planes`, or None.
+        bias: (out), or None.
     """
 
-    packed: Tensor
+    planes: Tensor
     grid: Tensor
+    order: Tensor | None
 
-    def __init__(self, exact: QuantizedLinear):
+    def __init__(self, layer: QuantizedLinear):
         super().__init__()
-        self.exact = exact
-        self.in_features, self.out_features = exact.in_features, exact.out_features
-        weight = exact.unpack_weight()
-        scale = weight.scale.float().T
-        # the kernel computes (code - 8) * scale + offset
-        offset = (exact.scheme.mid_code - weight.zero.float().T) * scale
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.codes.int(), 1)
-        self.register_buffer("packed", packed, persistent=False)
-        self.register_buffer("grid", torch.stack([scale, offset], -1).to(torch.bfloat16).contiguous(), persistent=False)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.float_dtype = layer.float_dtype
+        order = None if layer.g_idx is None else layer.g_idx.argsort(stable=True)
+        rows = -(-layer.out_features // TILE_ROWS) * TILE_ROWS
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("planes", _pack(layer, order, rows), persistent=False)
+        self.register_buffer("grid", _grid(layer, rows), persistent=False)
+        self.register_buffer("bias", layer.bias, persistent=False)
+        self.group_size = self.in_features // len(self.grid)
 
-    @property
-    def bias(self) -> Tensor | None:  # type: ignore[override]
-        return self.exact.bias
+    def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        flat = x.reshape(-1, self.in_features).to(torch.bfloat16)
+        flat = flat.contiguous() if self.order is None else flat[:, self.order]
+        few = len(flat) * len(self.planes) <= (MAX_ROWS_NATIVE if has_native_code() else MAX_ROWS)
+        y = self._multiply_codes(flat) if few else self._multiply_blocks(flat)
+        y = y[:, : self.out_features].to(x.dtype).view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.exact.dequantize(dtype)
+    def _multiply_codes(self, x: Float[Tensor, "M K"]) -> Float[Tensor, "M N"]:
+        low, *high = (
+            torch.ops.aten._weight_int4pack_mm_for_cpu(x, plane, self.group_size, self.grid) for plane in self.planes
+        )
+        return low.add(high[0], alpha=16) if high else low
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.numel() // x.shape[-1]
-        if rows > MAX_ROWS or x.device.type != "cpu":
-            return self.exact(x)
-        flat = x.reshape(rows, -1).to(torch.bfloat16)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.packed, self.exact.scheme.group_size, self.grid)
-        y = y.view(*x.shape[:-1], -1).to(x.dtype)
-        return y if self.exact.bias is None else y + self.exact.bias.to(x.dtype)
+    def _multiply_blocks(self, x: Float[Tensor, "M K"]) -> Float[Tensor, "M N"]:
+        y = x.new_empty(len(x), self.planes.shape[1])
+        for columns, block in zip(y.split(BLOCK_ROWS, dim=1), self._blocks(), strict=True):
+            columns.copy_(x @ block)
+        return y
 
+    def _blocks(self) -> Iterator[Float[Tensor, "K rows"]]:
+        """Rows of W, transposed, with columns in the order of `planes`; in the same memory, one block after the other."""
+        scale, offset = self.grid.unbind(-1)
+        if len(self.planes) == 2:  # 16 (high - 8) + (low - 8) is code - 136, not code - 128
+            offset = 17 * offset.float() - 8 * scale.float()
+        scale, offset = torch.stack([scale, offset.to(scale.dtype)]).unbind()
+        rows = self.planes.shape[1]
+        memory = torch.empty(self.in_features, min(BLOCK_ROWS, rows), dtype=torch.bfloat16)
+        for begin in range(0, rows, BLOCK_ROWS):
+            part = slice(begin, min(begin + BLOCK_ROWS, rows))
+            block = memory[:, : part.stop - begin]
+            dequantize_tiles(self.planes[:, part], scale[:, part], offset[:, part], block)
+            yield block
 
-def use_int4_kernel(model: nn.Module) -> nn.Module:
-    """Wrap the supported quantized layers of a model on a CPU in `Int4Linear`, in place. Returns the model.
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "out in"]:
+        """The represented weight, rounded to bfloat16."""
+        weight = torch.cat([block.T.to(dtype, copy=True) for block in self._blocks()])[: self.out_features]
+        return weight if self.order is None else weight[:, self.order.argsort()]
 
-    For inference only: a wrapped model cannot be saved or exported.
-    """
-    for name, layer in quantized_layers(model).items():
-        if is_supported(layer):
-            model.set_submodule(name, Int4Linear(layer))
-    return model
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {4 * len(self.planes)} bits"
 
 
 def is_supported(layer: QuantizedLinear) -> bool:
-    """Whether the int4 kernel supports this layer."""
-    scheme = layer.scheme
+    """Whether `Int4Linear` can hold this layer."""
     return (
         layer.packed.device.type == "cpu"
-        and scheme.bits == 4
-        and layer.g_idx is None
-        and scheme.group_size in GROUP_SIZES
-        and layer.in_features % scheme.group_size == 0
-        and layer.out_features % OUTPUT_MULTIPLE == 0
+        and kernel_group(layer) is not None
+        and (
+            layer.g_idx is None
+            or torch.equal(layer.g_idx.sort().values.long(), layer.scheme.group_index(layer.in_features))
+        )
+        and tile_layout() is not None
     )
+
+
+def kernel_group(layer: QuantizedLinear) -> int | None:
+    """The largest group size of the kernel that divides all groups of the layer."""
+    divisor = gcd(layer.scheme.group_width(layer.in_features), layer.in_features)
+    return next((size for size in GROUP_SIZES if divisor % size == 0), None)
+
+
+def _pack(layer: QuantizedLinear, order: Tensor | None, rows: int) -> Tensor:
+    planes = torch.empty(1 if layer.scheme.bits <= 4 else 2, rows, layer.in_features // 2, dtype=torch.uint8)
+    for begin in range(0, rows, PACKED_AT_ONCE):
+        packed = layer.packed[begin : begin + PACKED_AT_ONCE]
+        codes = unpack_codes(packed, layer.scheme.bits, count=layer.in_features)
+        codes = codes if order is None else codes[:, order]
+        codes = codes + _shift(layer)
+        codes = F.pad(codes, (0, 0, 0, -len(codes) % TILE_ROWS))
+        for plane, digit in zip(planes, (codes & 15, codes >> 4), strict=False):
+            plane[begin : begin + len(codes)] = pack_tiles(digit)
+    return planes
+
+
+def _grid(layer: QuantizedLinear, rows: int) -> Tensor:
+    """Scale and offset of each group of the kernel."""
+    scheme, size = layer.scheme, kernel_group(layer)
+    assert size
+    scale = layer.scale.float()
+    zero = (torch.full_like(scale, scheme.mid_code) if layer.zero is None else layer.zero.float()) + _shift(layer)
+    offset = (8 - zero) * scale if scheme.bits <= 4 else (136 - zero) * scale / 17
+    grid = torch.stack([scale, offset], dim=-1)
+    index = torch.arange(0, layer.in_features, size) // scheme.group_width(layer.in_features)
+    grid = F.pad(grid[:, index], (0, 0, 0, 0, 0, rows - len(grid)))
+    return grid.transpose(0, 1).to(torch.bfloat16).contiguous()
+
+
+def _shift(layer: QuantizedLinear) -> int:
+    """Added to codes and zeros of fewer bits than the planes have, so that the zero of a symmetric grid is in the middle."""
+    return (8 if layer.scheme.bits <= 4 else 128) - layer.scheme.mid_code

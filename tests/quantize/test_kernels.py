@@ -1,0 +1,120 @@
+"""Layers in a kernel's layout against layers that dequantize and multiply."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from groundup.quantize import QuantizationScheme, QuantizationSettings, QuantizedLinear, QuantizedWeight, quantize_model
+from groundup.quantize.kernels import native_code
+from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported
+from groundup.quantize.kernels.int4_layout import TILE_ROWS, pack_tiles, tile_layout, unpack_tiles
+from groundup.quantize.kernels.kernel_choice import use_kernels
+from groundup.quantize.quantization_grid import round_to_nearest
+
+SCHEMES = [
+    QuantizationScheme(4, 64),
+    QuantizationScheme(4, 32, False),
+    QuantizationScheme(4, -1),
+    QuantizationScheme(3, 128, False),
+    QuantizationScheme(8, 64),
+    QuantizationScheme(8, -1, False),
+    QuantizationScheme(6, 96),
+]
+"""Groups of 128 leave a last one of 64 in rows of 192."""
+
+
+def quantized_layer(scheme, out_features=48, in_features=192, bias=True):
+    torch.manual_seed(0)
+    weight = round_to_nearest(torch.randn(out_features, in_features), scheme)
+    return QuantizedLinear.from_weight(weight, torch.randn(out_features) if bias else None)
+
+
+def relative_error(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_products_equal_those_of_the_dequantized_weight(scheme, rows):
+    exact = quantized_layer(scheme)
+    assert is_supported(exact)
+    x = torch.randn(rows, 1, 192)
+    found, expected = Int4Linear(exact)(x), exact(x)
+    assert found.shape == expected.shape
+    assert found.dtype is x.dtype
+    assert relative_error(found, expected) < 0.006  # of bfloat16
+    assert Int4Linear(exact)(x[0, 0]).shape == (48,)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_dequantization_from_the_kernel_layout(scheme, monkeypatch):
+    exact = quantized_layer(scheme, out_features=70)
+    layer = Int4Linear(exact)
+    assert relative_error(layer.dequantize(), exact.dequantize()) < 0.004
+    native = layer.dequantize()
+    monkeypatch.setattr(native_code, "_function", lambda: None)
+    assert torch.equal(layer.dequantize(), native)
+    assert relative_error(layer(torch.eye(192)[:40]) - exact.bias, exact.dequantize().T[:40]) < 0.006
+
+
+def test_native_code_is_compiled_where_there_is_a_compiler_and_can_be_switched_off(tmp_path):
+    script = "from groundup.quantize.kernels.native_code import has_native_code; print(has_native_code())"
+
+    def run(**variables):
+        environment = os.environ | {"GROUNDUP_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"} | variables
+        return subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+
+    assert run(GROUNDUP_NATIVE="0").stdout == "False\n"
+    assert run(CC="no-such-compiler").stdout == "False\n"
+    assert run(CC="false").stdout == "False\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_divide_the_tiles(monkeypatch):
+    if not native_code.has_native_code():
+        pytest.skip("no C compiler")
+    layer = Int4Linear(quantized_layer(SCHEMES[0], out_features=5 * TILE_ROWS))
+    expected = layer.dequantize()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(layer.dequantize(), expected)
+
+
+def test_permuted_columns():
+    weight = round_to_nearest(torch.randn(48, 192), QuantizationScheme(4, 64))
+    order = torch.randperm(192)
+    g_idx = weight.scheme.group_index(192)[order].int()
+    exact = QuantizedLinear.from_weight(
+        QuantizedWeight(weight.codes[:, order], weight.scale, weight.zero, weight.scheme, g_idx)
+    )
+    layer, x = Int4Linear(exact), torch.randn(3, 192)
+    assert relative_error(layer(x), exact(x)) < 0.006
+    assert relative_error(layer.dequantize(), exact.dequantize()) < 0.004
+    exact.g_idx = torch.cat([g_idx[:-1], g_idx[:1]])  # groups of other sizes
+    assert is_supported(exact) == torch.equal(exact.g_idx.sort().values, g_idx.sort().values)
+
+
+def test_tiles():
+    codes = torch.randint(16, (2 * TILE_ROWS, 34), dtype=torch.uint8)
+    assert tile_layout() is not None
+    assert torch.equal(unpack_tiles(pack_tiles(codes)), codes)
+
+
+def test_other_layers_dequantize():
+    assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(4, 16)))
+    assert not is_supported(QuantizedLinear(48, 32, QuantizationScheme(4, -1)))
+    assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(4, 32)).to("meta"))
+
+
+def test_a_model_keeps_one_copy_of_its_weights(decoder, windows, copy_of):
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    with torch.no_grad():
+        expected = decoder(windows[:1, :8]).logits
+        fast = use_kernels(copy_of(decoder))
+        found = fast(windows[:1, :8]).logits
+    assert 0 < relative_error(found, expected) < 0.02
+    assert not any(isinstance(module, QuantizedLinear) for module in fast.modules())
