@@ -1,6 +1,7 @@
 """Quantized file formats: tensor layouts, and folder round trips."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from groundup.quantize import export_model, open_model
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.layers.quantized_linear import quantized_layers
-from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
+from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizationScheme, QuantizedWeight, round_to_nearest
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 
 CASES = [
@@ -22,18 +23,40 @@ CASES = [
     ("compressed-tensors", QuantizationScheme(4, 32, False)),
     ("compressed-tensors", QuantizationScheme(8, 32, False)),
 ]
+LAYER_CASES = [
+    ("gptq", QuantizationScheme(2, 32, False)),
+    ("gptq", QuantizationScheme(3, 32, False)),
+    ("gptq", QuantizationScheme(3, 48, True)),
+    ("gptq", QuantizationScheme(4, WHOLE_ROW, False)),
+    ("compressed-tensors", QuantizationScheme(3, 32, False)),
+    ("compressed-tensors", QuantizationScheme(5, 32, True)),
+    ("compressed-tensors", QuantizationScheme(7, WHOLE_ROW, False)),
+]
 
 
-@pytest.mark.parametrize(("name", "scheme"), CASES, ids=str)
-def test_format_round_trip_of_a_layer(name, scheme):
-    weight = round_to_nearest(torch.randn(48, 96, generator=torch.Generator().manual_seed(0)), scheme)
+@pytest.mark.parametrize(("name", "scheme"), [*CASES, *LAYER_CASES], ids=str)
+@pytest.mark.parametrize("permuted", [False, True])
+def test_format_round_trip_of_a_layer(name, scheme, permuted):
+    generator = torch.Generator().manual_seed(0)
+    weight = round_to_nearest(torch.randn(64, 96, generator=generator), scheme)
+    if permuted:
+        weight = replace(weight, g_idx=scheme.group_index(96)[torch.randperm(96, generator=generator)].int())
     layout = FORMATS[name]
+    if permuted and name == "awq":
+        with pytest.raises(UserError, match="g_idx"):
+            layout.to_config(scheme, [], permuted)
+        return
+    config = layout.to_config(scheme, [], permuted)
     tensors = layout.to_tensors(weight, torch.float32)
-    assert layout.weight_shape(tuple(tensors[layout.key_tensor].shape), scheme) == (48, 96)
-    found = layout.from_tensors(tensors, layout.scheme_from_config(layout.to_config(scheme)))
+    layout.check_config(config)
+    assert layout.weight_shape(tensors, config) == (64, 96)
+    found = layout.from_tensors(tensors, config, "layer")
+    assert isinstance(found, QuantizedWeight)
+    assert found.scheme == scheme or (name == "awq" and scheme.symmetric)
     assert torch.equal(found.codes, weight.codes)
     assert torch.equal(found.zero, weight.zero)
     assert torch.equal(found.scale, weight.scale)
+    assert torch.equal(found.dequantize(), weight.dequantize())
 
 
 def test_gptq_layout():
@@ -102,8 +125,8 @@ def test_unsupported_exports_are_refused(decoder, make_decoder, byte_tokenizer, 
         export_huggingface_quantized(decoder, None, tmp_path, format="gptq", dtype="float32")
     asymmetric = copy_of(decoder)
     quantize_model(asymmetric, QuantizationSettings("rtn", QuantizationScheme(4, 32, False)))
-    with pytest.raises(UserError, match="asymmetric grid"):
-        export_huggingface_quantized(asymmetric, None, tmp_path, format="gptq", dtype="float32")
+    with pytest.raises(UserError, match="no form for"):
+        export_huggingface_quantized(asymmetric, None, tmp_path, format="bitsandbytes", dtype="float32")
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(8, 32)))
     with pytest.raises(UserError, match="expected 4 for the AWQ"):
         export_huggingface_quantized(decoder, None, tmp_path, format="awq", dtype="float32")
@@ -120,12 +143,13 @@ def test_unsupported_exports_are_refused(decoder, make_decoder, byte_tokenizer, 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("gptq", {"sym": False}, "sym = False"),
-        ("gptq", {"group_size": -1}, "group_size = -1"),
-        ("gptq", {"bits": None}, "bits = None"),
-        ("awq", {"version": "gemv"}, "gemv"),
+        ("gptq", {"checkpoint_format": "marlin"}, "checkpoint_format = 'marlin'"),
+        ("gptq", {"checkpoint_format": "gptq_v2"}, "all zeros are 7, expected 8"),
+        ("gptq", {"bits": 8}, "tensors of 4 bits, but bits = 8"),
+        ("awq", {"version": "gemv_fast"}, "gemv_fast"),
         ("compressed-tensors", {"format": "marlin-24"}, "marlin-24"),
-        ("gptq", {"quant_method": "bitsandbytes"}, "bitsandbytes"),
+        ("compressed-tensors", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24-bitmask"),
+        ("gptq", {"quant_method": "quip"}, "quant_method = 'quip'"),
     ],
 )
 def test_unsupported_configs_are_refused(decoder, byte_tokenizer, tmp_path, name, changes, message):
@@ -139,14 +163,6 @@ def test_unsupported_configs_are_refused(decoder, byte_tokenizer, tmp_path, name
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
         open_model(tmp_path, device="cpu")
-
-
-def test_activation_order_is_refused():
-    weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32))
-    tensors = FORMATS["gptq"].to_tensors(weight, torch.float32)
-    tensors["g_idx"] = tensors["g_idx"].flip(0)
-    with pytest.raises(UserError, match="activation order"):
-        FORMATS["gptq"].from_tensors(tensors, weight.scheme)
 
 
 def test_huggingface_export_of_a_quantized_model(decoder, byte_tokenizer, windows, tmp_path):

@@ -4,7 +4,7 @@ Code in a folder is never run; `auto_map` and similar fields are ignored.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def load_huggingface(
 
     >>> model = load_huggingface(Path("SmolLM2-135M"), dtype=torch.bfloat16)
     """
-    family, config, source, ignored = _open_folder(Path(folder), resolve_dtype(dtype))
+    family, config, source, ignored = open_folder(Path(folder), resolve_dtype(dtype))
     return build_from_tensors(
         config,
         family.weight_map,
@@ -74,21 +74,28 @@ def load_huggingface(
 
 def huggingface_model_config(folder: Path) -> ModelConfig:
     """The configuration of the model of a Hugging Face folder. Raises UserError as `load_huggingface` does."""
-    return _open_folder(Path(folder))[1]
+    return open_folder(Path(folder))[1]
 
 
-def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family, ModelConfig, TensorSource, list[str]]:
-    """(family, configuration, tensors, names of tensors that the model does not need)."""
+def open_folder(
+    folder: Path, dtype: torch.dtype | None = None, unpack: Callable[[TensorSource], TensorSource] | None = None
+) -> tuple[Family, ModelConfig, TensorSource, list[str]]:
+    """(family, configuration, tensors, names of tensors that the model does not need).
+
+    unpack: presents the tensors of quantized layers as float weights; without it, a folder of quantized weights is refused.
+    """
     fields = read_config(folder)
     multimodal = is_multimodal(fields)
     fields = text_fields(fields) if multimodal else fields
-    family = _family_of(fields, folder)
+    family = _family_of(fields, folder, unpack is not None)
     classifier = classifier_tensors(fields, family, folder / CONFIG_FILE)
     trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
     files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
     unwrapped: TensorSource = UnwrappedNames(files)
     source: TensorSource = _WithoutPrefix(TextTensors(unwrapped) if multimodal else unwrapped, family.prefix)
-    if is_scaled(fields):
+    if unpack is not None:
+        source = unpack(source)
+    elif is_scaled(fields):
         source = scaled_source(source, fields, dtype)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
     if classifier is not None:
@@ -204,9 +211,9 @@ class _WithoutPrefix:
         return self._source.read(name[self._prefix_length :])
 
 
-def _family_of(fields: dict[str, Any], folder: Path) -> Family:
+def _family_of(fields: dict[str, Any], folder: Path, packed: bool) -> Family:
     name = fields.get("model_type")
-    if (quantization := fields.get("quantization_config")) and not is_scaled(fields):
+    if (quantization := fields.get("quantization_config")) and not packed and not is_scaled(fields):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise UserError(
             f"{folder}: quantized weights ({method}), expected floating point",

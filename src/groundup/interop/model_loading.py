@@ -107,7 +107,7 @@ def is_quantized(path: Path) -> bool:
     if (path / QUANTIZATION_FILE).is_file():
         return True
     fields = read_config(path) if (path / HUGGINGFACE_CONFIG).is_file() else {}
-    return "quantization_config" in fields and not is_scaled(fields)
+    return fields.get("quantization_config") is not None and not is_scaled(fields)
 
 
 def resolve_device(device: str) -> torch.device:

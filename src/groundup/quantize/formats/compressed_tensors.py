@@ -1,61 +1,145 @@
-"""compressed-tensors file format ("pack-quantized" layout of LLM Compressor, read by transformers and vLLM).
+"""compressed-tensors file format (LLM Compressor's, read by transformers and vLLM).
+
+pack-quantized, which is written:
 
     weight_packed      int32 (out, in * bits / 32)      codes, packed along the input
     weight_scale       (out, groups)                    in the model's dtype
     weight_zero_point  int32 (out * bits / 32, groups)  zeros, packed down the output; asymmetric grids only
     weight_shape       int64 (2)                        out and in
+    weight_g_idx       int32 (in)                       group of each input, where `actorder` is "group"
 
-Codes are signed and stored with an offset of half the range: the same bits as unsigned codes.
+int-quantized and naive-quantized: `weight` int8 (out in), `weight_scale` and `weight_zero_point` int8 (out groups), (out 1) or
+(1); with float8 weights interop/scaled_weights.py reads them. Codes are signed; in words they have an offset of half
+their range, so that the bits are those of unsigned codes. A word holds whole codes: ten of 3 bits. Activations are computed in
+floating point, whatever `input_activations` says.
 """
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
-from groundup.quantize.bit_packing import pack_codes, unpack_codes
-from groundup.quantize.formats.quantized_format import QuantizedFormat
-from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
+from groundup.quantize.bit_packing import pack_codes
+from groundup.quantize.formats.quantized_format import Json, QuantizedFormat, Tensors, as_weight, find_group_size
+from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizationScheme, QuantizedWeight
+
+FORMATS = ("pack-quantized", "int-quantized", "naive-quantized", "mixed-precision")
 
 
-def weight_shape(stored: tuple[int, ...], scheme: QuantizationScheme) -> tuple[int, int]:
-    return stored[0], stored[1] * 32 // scheme.bits
+def check_config(config: Json) -> None:
+    groups = config.get("config_groups")
+    if not isinstance(groups, dict) or not groups:
+        raise UserError(f"compressed-tensors with config_groups = {groups!r}, expected an object with a scheme")
+    for name, group in groups.items():
+        found = group.get("format") or config.get("format")
+        weights = group.get("weights") or {}
+        bits = weights.get("num_bits")
+        if found not in FORMATS or weights.get("type") != "int" or type(bits) is not int or not 2 <= bits <= 8:
+            raise UserError(
+                f"compressed-tensors with format = {found!r}, type = {weights.get('type')!r} and num_bits = {bits!r} in "
+                f"{name}; expected one of {', '.join(FORMATS)}, 'int' and 2 to 8"
+            )
+        if (sparsity := config.get("sparsity_config") or {}).get("format", "dense") != "dense":
+            raise UserError(f"compressed-tensors with sparsity_config {sparsity['format']!r}, expected none")
+
+
+def _arguments(config: Json, layer: str) -> dict[str, Any]:
+    """The arguments of the weights of `layer`: of the group that names it, else of the one of all linear layers."""
+    groups = list(config["config_groups"].values())
+    for group in groups:
+        for target in group.get("targets") or ():
+            pattern = target.removeprefix("re:") if target.startswith("re:") else re.escape(target)
+            if re.match(pattern, layer) if target.startswith("re:") else re.search(rf"(^|\.){pattern}$", layer):
+                return group["weights"]
+    return next((group for group in groups if "Linear" in (group.get("targets") or ())), groups[0])["weights"]
+
+
+def weight_shape(tensors: Tensors, config: Json) -> tuple[int, int]:
+    out, width = tensors["weight_shape"].tolist() if "weight_packed" in tensors else tensors["weight"].shape
+    return out, width
+
+
+def from_tensors(tensors: Tensors, config: Json, layer: str) -> QuantizedWeight | Tensor:
+    arguments = _arguments(config, layer)
+    bits = arguments["num_bits"]
+    half = 2 ** (bits - 1)
+    scale = tensors["weight_scale"].float()
+    zero = None
+    if "weight_packed" in tensors:
+        out, width = tensors["weight_shape"].tolist()
+        codes = _unpack(tensors["weight_packed"], bits, -1)[:, :width]
+        if codes.shape != (out, width):
+            raise UserError(
+                f"{layer}: {bits} bits, but weight_packed holds {tuple(codes.shape)} codes of {(out, width)}"
+            )
+        if "weight_zero_point" in tensors:
+            zero = _unpack(tensors["weight_zero_point"], bits, 0)[:out]
+    else:
+        if tensors["weight"].dtype != torch.int8:
+            raise UserError(f"{layer}: weight is {tensors['weight'].dtype}, expected int8")
+        bits, half = 8, 128
+        codes = (tensors["weight"].short() + half).to(torch.uint8)
+        out, width = codes.shape
+        if "weight_zero_point" in tensors:
+            zero = (tensors["weight_zero_point"].short() + half).to(torch.uint8)
+    scale = scale.reshape(-1, 1) if scale.numel() in (1, out) else scale
+    scale = scale.expand(out, -1)
+    if zero is None:
+        if not arguments.get("symmetric", True):
+            raise UserError(f"{layer}: no weight_zero_point, which asymmetric weights have")
+        zero = torch.full(scale.shape, half, dtype=torch.uint8)
+    zero = zero.reshape(-1, 1) if zero.numel() in (1, out) else zero
+    zero = zero.expand(out, -1)
+    if zero.shape != scale.shape:
+        raise UserError(f"{layer}: zeros of shape {tuple(zero.shape)}, scales of shape {tuple(scale.shape)}")
+    size = find_group_size(width, scale.shape[1], arguments.get("group_size"))
+    return as_weight(codes, scale, zero, bits, size, tensors.get("weight_g_idx"))
+
+
+def _unpack(words: Tensor, bits: int, dim: int) -> Tensor:
+    count = 32 // bits
+    shifts = bits * torch.arange(count, dtype=torch.int32)
+    codes = (words.movedim(dim, -1)[..., None] >> shifts) & (2**bits - 1)
+    return codes.flatten(-2).to(torch.uint8).movedim(-1, dim)
+
+
+def _pack(codes: Tensor, bits: int, dim: int) -> Tensor:
+    """Whole codes in words, each in as many bits as 32 bits have room for; the last word may hold fewer."""
+    count = 32 // bits
+    codes = F.pad(codes.movedim(dim, -1), (0, -codes.shape[dim] % count))
+    if 32 % bits == 0:
+        return pack_codes(codes, bits, torch.int32).movedim(-1, dim).contiguous()
+    shifts = bits * torch.arange(count)
+    return (codes.long().unflatten(-1, (-1, count)) << shifts).sum(-1).int().movedim(-1, dim).contiguous()
 
 
 def to_tensors(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:
     bits = weight.scheme.bits
     tensors = {
-        "weight_packed": pack_codes(weight.codes, bits, torch.int32),
+        "weight_packed": _pack(weight.codes, bits, -1),
         "weight_scale": weight.scale.to(dtype).contiguous(),
         "weight_shape": torch.tensor(weight.codes.shape, dtype=torch.int64),
     }
     if not weight.scheme.symmetric:
-        tensors["weight_zero_point"] = pack_codes(weight.zero, bits, torch.int32, dim=0)
+        tensors["weight_zero_point"] = _pack(weight.zero, bits, 0)
+    if weight.g_idx is not None:
+        tensors["weight_g_idx"] = weight.g_idx.int()
     return tensors
 
 
-def from_tensors(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> QuantizedWeight:
-    if "weight_g_idx" in tensors:
-        raise UserError("compressed-tensors in activation order (weight_g_idx) is not supported")
-    out_features, in_features = tensors["weight_shape"].tolist()
-    codes = unpack_codes(tensors["weight_packed"], scheme.bits)[:, :in_features]
-    scale = tensors["weight_scale"].half()
-    zero = torch.full(scale.shape, scheme.mid_code, dtype=torch.uint8)
-    if not scheme.symmetric:
-        zero = unpack_codes(tensors["weight_zero_point"], scheme.bits, dim=0)[:out_features]
-    return QuantizedWeight(codes.contiguous(), scale.contiguous(), zero.contiguous(), scheme)
-
-
-def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
+def to_config(scheme: QuantizationScheme, floats: list[str], permuted: bool) -> dict[str, Any]:
+    whole = scheme.group_size == WHOLE_ROW
     weights = {
         "num_bits": scheme.bits,
         "type": "int",
         "symmetric": scheme.symmetric,
-        "strategy": "group",
-        "group_size": scheme.group_size,
+        "strategy": "channel" if whole else "group",
+        "group_size": None if whole else scheme.group_size,
         "dynamic": False,
+        "actorder": "group" if permuted else None,
     }
     group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
     return {
@@ -63,27 +147,17 @@ def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": group},
-        "ignore": ["lm_head"],
+        "ignore": ["lm_head", *floats],
         "kv_cache_scheme": None,
     }
 
 
-def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
-    groups = list(config.get("config_groups", {}).values())
-    weights = groups[0].get("weights") if len(groups) == 1 else None
-    required = {"type": "int", "strategy": "group"}
-    if config.get("format") != "pack-quantized" or not weights or any(weights.get(k) != v for k, v in required.items()):
-        raise UserError(
-            f"compressed-tensors with format = {config.get('format')!r} and {len(groups)} group(s); "
-            "expected pack-quantized with one group of int weights and strategy = group"
-        )
-    if weights["num_bits"] not in (4, 8) or groups[0].get("input_activations"):
-        raise UserError(
-            f"compressed-tensors with num_bits = {weights['num_bits']}, expected 4 or 8, without quantized activations"
-        )
-    return QuantizationScheme(weights["num_bits"], weights["group_size"], weights["symmetric"])
-
-
 COMPRESSED_TENSORS = QuantizedFormat(
-    "compressed-tensors", "weight_packed", weight_shape, to_tensors, from_tensors, to_config, scheme_from_config
+    "compressed-tensors",
+    ("weight_packed", "weight_scale"),
+    weight_shape,
+    from_tensors,
+    check_config,
+    to_tensors,
+    to_config,
 )

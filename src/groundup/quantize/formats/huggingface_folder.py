@@ -4,9 +4,9 @@ Codes, scales and zeros go through interop's weight maps for float weights: the 
 split matrices along the output.
 """
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,25 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import shorten
-from groundup.interop.families import Family, require_family
 from groundup.interop.families.select_family import select_family
-from groundup.interop.huggingface_model import DTYPES, read_config, write_config_files
-from groundup.interop.safetensors_files import SafetensorsFolder, cast_floating, write_safetensors
+from groundup.interop.fold_scales import fold_scales
+from groundup.interop.huggingface_model import DTYPES, open_folder, read_config, write_config_files
+from groundup.interop.safetensors_files import cast_floating, write_safetensors
 from groundup.interop.weight_map import TensorMap, check_tensors, expected_shapes
 from groundup.model import build_meta_model
+from groundup.model.moe import Experts
 from groundup.quantize.formats import FORMATS
-from groundup.quantize.formats.quantized_format import QuantizedFormat
+from groundup.quantize.formats.mapped_weights import map_packed
+from groundup.quantize.formats.packed_source import WEIGHT_SUFFIX, PackedSource, multiply_out
+from groundup.quantize.formats.quantized_format import PackedWeight, QuantizedFormat
+from groundup.quantize.layers.nf4 import NF4Weight
+from groundup.quantize.layers.nf4_linear import NF4Linear
+from groundup.quantize.layers.quantized_experts import QuantizedExperts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
-from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
-from groundup.recipe import ModelConfig
+from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizedWeight
 from groundup.tokenizer import Tokenizer
 
-WEIGHT_SUFFIX = ".weight"
+WRITTEN = ("gptq", "awq", "compressed-tensors")
 
 
 def export_huggingface_quantized(
@@ -42,23 +47,21 @@ def export_huggingface_quantized(
 
     Raises UserError for a model that is not quantized, or that the format or no known family can represent.
     """
-    layers = quantized_layers(model)
-    if not layers:
+    if not quantized_layers(model):
         raise UserError(
             f"the model has no quantized layers, which format {format} needs", hint="groundup quantize it first"
         )
-    file_format, config = FORMATS[format], _config(model)
-    weights = _equal_groups({name + WEIGHT_SUFFIX: layer.unpack_weight() for name, layer in layers.items()})
-    description = file_format.to_config(next(iter(weights.values())).scheme)
-    family = select_family(config)
-    tensors = _exported_tensors(model, weights, family, file_format, DTYPES[dtype])
+    file_format = FORMATS[format]
+    config, tensors = fold_scales(model)
+    floats, weights = _native_tensors(model, tensors)
+    weights = _one_scheme(weights)
+    tensor_maps = list(select_family(config).weight_map(config, [*floats, *weights]))
+    some = next(iter(weights.values()))
+    permuted = any(weight.g_idx is not None for weight in weights.values())
+    description = file_format.to_config(some.scheme, _float_layers(model, weights, tensor_maps), permuted)
     out.mkdir(parents=True, exist_ok=True)
-    files = write_safetensors(tensors, out)
+    files = write_safetensors(_exported_tensors(floats, weights, tensor_maps, file_format, DTYPES[dtype]), out)
     return [*files, *write_config_files(config, tokenizer, out, dtype, {"quantization_config": description})]
-
-
-MATRICES = {"qweight", "qzeros", "scales", "weight_packed", "weight_scale"}
-"""Tensors of a layer with two dimensions."""
 
 
 def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
@@ -66,138 +69,182 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
 
     Raises UserError for an unsupported format, scheme or family, and for missing or misshaped weights.
     """
-    fields = read_config(folder)
-    described = fields.get("quantization_config")
+    described = read_config(folder).get("quantization_config")
     if not isinstance(described, dict):
         raise UserError(f"{folder}: quantization_config = {shorten(described)}, expected an object")
     if (method := str(described.get("quant_method"))) not in FORMATS:
         raise UserError(f"{folder}: quant_method = {method!r}, expected one of {', '.join(FORMATS)}")
-    family, file_format = require_family(fields.get("model_type"), folder), FORMATS[method]
-    source = _QuantizedSource(SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described))
-    config = family.read_config(fields, folder)
+    family, config, opened, ignored = open_folder(
+        folder, unpack=lambda files: PackedSource(files, FORMATS[method], described)
+    )
+    assert isinstance(opened, PackedSource)
     model = build_meta_model(config, device).requires_grad_(False)
     empty = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
     tensor_maps = list(family.weight_map(config, list(empty)))
-    check_tensors(
-        expected_shapes(tensor_maps, empty),
-        source,
-        (*family.ignored_tensors(config), *((family.head,) if config.tie_embeddings else ())),
-    )
-    _load_weights(model, tensor_maps, source, device)
+    expected = expected_shapes(tensor_maps, empty)
+    for name in opened.quantized:
+        if name in expected and opened.shapes[name] == expected[name][::-1] != expected[name]:
+            raise UserError(f"{folder}: {name}: {family.name} stores transposed matrices, which are not read quantized")
+    check_tensors(expected, opened, (*family.ignored_tensors(config), *ignored))
+    _load_weights(model, tensor_maps, opened, device)
     return model.eval().requires_grad_(False)
 
 
-def _exported_tensors(
-    model: nn.Module,
-    weights: Mapping[str, QuantizedWeight],
-    family: Family,
-    file_format: QuantizedFormat,
-    dtype: torch.dtype,
-) -> Iterator[tuple[str, Tensor]]:
-    parts = ("packed", "scale", "zero", "g_idx")
-    quantized = tuple(f"{name.removesuffix(WEIGHT_SUFFIX)}.{part}" for name in weights for part in parts)
-    floats = {name: tensor for name, tensor in model.state_dict().items() if name not in quantized}
-    for tensor_map in family.weight_map(_config(model), [*floats, *weights]):
-        if tensor_map.native[0] not in weights:
-            tensors = tensor_map.to_foreign([floats[name] for name in tensor_map.native])
-            yield from ((n, cast_floating(t, dtype).cpu()) for n, t in zip(tensor_map.foreign, tensors, strict=True))
+def _native_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, QuantizedWeight]]:
+    """Float tensors and quantized weights by the names of a model without packed layers; experts stacked."""
+    layers = quantized_layers(model)
+    packed = tuple(f"{name}.{part}" for name in layers for part in ("packed", "scale", "zero", "g_idx"))
+    floats = {name: tensor for name, tensor in tensors.items() if name not in packed}
+    weights = {name + WEIGHT_SUFFIX: layer.unpack_weight() for name, layer in layers.items()}
+    for path, experts in list(model.named_modules()):
+        if not isinstance(experts, QuantizedExperts):
             continue
-        quantized_weights = _map_quantized(
-            tensor_map.to_foreign, [weights[name] for name in tensor_map.native], tensor_map
-        )
-        for name, weight in zip(tensor_map.foreign, quantized_weights, strict=True):
-            parts = file_format.to_tensors(weight, dtype)
-            yield from ((name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu()) for part, tensor in parts.items())
+        for name in ("gate", "up", "down"):
+            stem = f"{path}.{name}_proj"
+            names = [f"{stem}.{number}" for number in range(len(getattr(experts, f"{name}_proj")))]
+            if all(expert + WEIGHT_SUFFIX in weights for expert in names):
+                weights[stem] = _stack([weights.pop(expert + WEIGHT_SUFFIX) for expert in names])
+            else:
+                matrices = [weights.pop(expert + WEIGHT_SUFFIX, None) for expert in names]
+                floats[stem] = torch.stack(
+                    [
+                        floats.pop(expert + WEIGHT_SUFFIX) if matrix is None else matrix.dequantize()
+                        for expert, matrix in zip(names, matrices, strict=True)
+                    ]
+                )
+            if f"{names[0]}.bias" in floats:
+                floats[f"{path}.{name}_bias"] = torch.stack([floats.pop(f"{expert}.bias") for expert in names])
+    return floats, weights
 
 
-def _equal_groups(weights: Mapping[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
+def _stack(weights: list[QuantizedWeight]) -> QuantizedWeight:
+    """The matrices of experts as one weight with a first dimension more."""
+    stacked = map_packed(lambda parts: [torch.stack(parts)], weights)
+    if stacked is None:
+        raise UserError("experts of one layer with different schemes, which quantized formats do not support")
+    return stacked[0]
+
+
+def _one_scheme(weights: Mapping[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
     """The weights with one group size, which these files have: the largest that divides all groups.
 
     Raises UserError for layers of different bits or symmetry.
     """
-    if len(kinds := {(weight.scheme.bits, weight.scheme.symmetric) for weight in weights.values()}) > 1:
-        raise UserError(f"layers of {len(kinds)} kinds of bits or symmetry, expected one for this format")
-    equal = {name: weight.with_equal_groups() for name, weight in weights.items()}
-    size = math.gcd(*(weight.scheme.group_size for weight in equal.values()))
-    return {name: weight.with_equal_groups(size) for name, weight in equal.items()}
+    schemes = {weight.scheme for weight in weights.values()}
+    if len({(scheme.bits, scheme.symmetric) for scheme in schemes}) > 1:
+        raise UserError(
+            f"layers of {len(schemes)} schemes, expected one number of bits and one symmetry for this format",
+            hint="groundup export --format gguf or huggingface",
+        )
+    whole = all(scheme.group_size == WHOLE_ROW for scheme in schemes)
+    if whole or any(weight.g_idx is not None for weight in weights.values()):
+        return dict(weights)
+    widths = [
+        (weight.codes.shape[-1], weight.scheme.group_width(weight.codes.shape[-1])) for weight in weights.values()
+    ]
+    size = gcd(*(number for pair in widths for number in pair))
+    return {name: _regrouped(weight, size) for name, weight in weights.items()}
+
+
+def _regrouped(weight: QuantizedWeight, size: int) -> QuantizedWeight:
+    width = weight.codes.shape[-1]
+    index = torch.arange(0, width, size) // weight.scheme.group_width(width)
+    scheme = replace(weight.scheme, group_size=size)
+    return QuantizedWeight(weight.codes, weight.scale[..., index], weight.zero[..., index], scheme)
+
+
+def _float_layers(model: nn.Module, weights: Mapping[str, QuantizedWeight], tensor_maps: list[TensorMap]) -> list[str]:
+    """Foreign names of linear layers in the blocks that are not quantized, such as routers."""
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [
+        foreign.removesuffix(WEIGHT_SUFFIX)
+        for tensor_map in tensor_maps
+        if (name := tensor_map.native[0]) not in weights
+        and ".blocks." in f".{name}"
+        and name.endswith(WEIGHT_SUFFIX)
+        and name.removesuffix(WEIGHT_SUFFIX) in linears
+        for foreign in tensor_map.foreign
+    ]
+
+
+def _exported_tensors(
+    floats: Mapping[str, Tensor],
+    weights: Mapping[str, QuantizedWeight],
+    tensor_maps: list[TensorMap],
+    file_format: QuantizedFormat,
+    dtype: torch.dtype,
+) -> Iterator[tuple[str, Tensor]]:
+    for tensor_map in tensor_maps:
+        if tensor_map.native[0] not in weights:
+            tensors = tensor_map.to_foreign([floats[name] for name in tensor_map.native])
+            yield from ((n, cast_floating(t, dtype).cpu()) for n, t in zip(tensor_map.foreign, tensors, strict=True))
+            continue
+        mapped = map_packed(tensor_map.to_foreign, [weights[name] for name in tensor_map.native])
+        if mapped is None or any(weight.codes.ndim != 2 for weight in mapped):
+            raise UserError(
+                f"{tensor_map.native[0]}: this family stores transposed matrices or experts in one, which quantized formats "
+                "do not support",
+                hint="Llama-like families and mixtures with separate experts can be exported",
+            )
+        for name, weight in zip(tensor_map.foreign, mapped, strict=True):
+            parts = file_format.to_tensors(weight, dtype)
+            yield from ((name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu()) for part, tensor in parts.items())
 
 
 def _load_weights(
-    model: nn.Module, tensor_maps: list[TensorMap], source: "_QuantizedSource", device: torch.device | str
+    model: nn.Module, tensor_maps: list[TensorMap], source: PackedSource, device: torch.device | str
 ) -> None:
-    layers: dict[str, QuantizedWeight] = {}
+    layers: dict[str, PackedWeight] = {}
     floats: dict[str, Tensor] = {}
     for tensor_map in tensor_maps:
-        if all(name in source.quantized for name in tensor_map.foreign):
-            weights = _map_quantized(
-                tensor_map.to_native, [source.weight(name) for name in tensor_map.foreign], tensor_map
-            )
-            layers |= zip(tensor_map.native, weights, strict=True)
-        else:
-            floats |= zip(
-                tensor_map.native, tensor_map.to_native([source.read(name) for name in tensor_map.foreign]), strict=True
-            )
+        packed = [name for name in tensor_map.foreign if name in source.quantized]
+        weights = [source.weight(name) for name in packed] if len(packed) == len(tensor_map.foreign) else []
+        mapped = _mapped(model, tensor_map, weights) if weights else None
+        if mapped is not None:
+            layers |= mapped
+            continue
+        tensors = [multiply_out(weight) for weight in weights] or [source.read(name) for name in tensor_map.foreign]
+        floats |= zip(tensor_map.native, tensor_map.to_native(tensors), strict=True)
     model.load_state_dict({name: tensor.to(device) for name, tensor in floats.items()}, assign=True, strict=False)
-    for name, weight in layers.items():
-        path = name.removesuffix(WEIGHT_SUFFIX)
-        bias = floats.get(f"{path}.bias")
-        model.set_submodule(path, QuantizedLinear.from_weight(weight, bias).to(device))
+    for path, module in list(model.named_modules()):
+        if type(module) is Experts and any(name.startswith(f"{path}.") for name in layers):
+            model.set_submodule(path, QuantizedExperts(module))
+    for path, weight in layers.items():
+        linear: Any = model.get_submodule(path)
+        bias = floats.get(f"{path}.bias", linear.bias)
+        layer = NF4Linear.from_weight if isinstance(weight, NF4Weight) else QuantizedLinear.from_weight
+        model.set_submodule(path, layer(weight, bias).to(device))  # type: ignore[arg-type]
 
 
-def _map_quantized(mapping: Any, weights: list[QuantizedWeight], tensor_map: TensorMap) -> list[QuantizedWeight]:
-    """Apply a map for float weights to codes, scales and zeros."""
-    scheme = weights[0].scheme
-    codes, scales, zeros = (mapping([getattr(w, part) for w in weights]) for part in ("codes", "scale", "zero"))
-    mapped = [QuantizedWeight(*parts, scheme) for parts in zip(codes, scales, zeros, strict=True)]
-    if any(w.scale.shape != (w.codes.shape[0], w.codes.shape[1] // scheme.group_size) for w in mapped):
-        raise UserError(
-            f"{tensor_map.native[0]}: this family stores transposed matrices, which quantized formats do not support",
-            hint="Llama-like families can be exported",
-        )
-    return mapped
+def _mapped(model: nn.Module, tensor_map: TensorMap, weights: list[PackedWeight]) -> dict[str, PackedWeight] | None:
+    """Packed weights by the layers that keep them; None: no layers do, and they are multiplied out."""
+    if isinstance(weights[0], NF4Weight):
+        path = tensor_map.native[0].removesuffix(WEIGHT_SUFFIX)
+        same = tensor_map.to_native is list and _is_linear(model, tensor_map.native[0])
+        return {path: weights[0]} if same else None
+    if not all(isinstance(weight, QuantizedWeight) for weight in weights):
+        return None
+    mapped = map_packed(tensor_map.to_native, weights)  # type: ignore[arg-type]
+    if mapped is None:
+        return None
+    layers: dict[str, PackedWeight] = {}
+    for name, weight in zip(tensor_map.native, mapped, strict=True):
+        if weight.codes.ndim == 2:
+            if not _is_linear(model, name):
+                return None
+            layers[name.removesuffix(WEIGHT_SUFFIX)] = weight
+            continue
+        if type(model.get_submodule(name.rpartition(".")[0])) is not Experts:
+            return None
+        for number, parts in enumerate(zip(weight.codes, weight.scale, weight.zero, strict=True)):
+            g_idx = None if weight.g_idx is None else weight.g_idx[number]
+            layers[f"{name}.{number}"] = QuantizedWeight(*parts, weight.scheme, g_idx)
+    return layers
 
 
-@dataclass
-class _QuantizedSource:
-    """Tensor reader that presents the quantized layers of a folder as float weights by name."""
-
-    file: SafetensorsFolder
-    format: QuantizedFormat
-    scheme: QuantizationScheme
-
-    def __post_init__(self) -> None:
-        self.path = self.file.path
-        suffix = f".{self.format.key_tensor}"
-        layers = [name.removesuffix(suffix) for name in self.file.shapes if name.endswith(suffix)]
-        self.quantized = {layer + WEIGHT_SUFFIX: layer for layer in layers}
-        self._parts: dict[str, list[str]] = {layer: [] for layer in layers}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for name, shape in self.file.shapes.items():
-            layer, _, part = name.rpartition(".")
-            if layer in self._parts and part != "bias":
-                self._parts[layer].append(part)
-            else:
-                self.shapes[name] = shape
-        for name, layer in self.quantized.items():
-            self.shapes[name] = self.format.weight_shape(self.file.shapes[layer + suffix], self.scheme)
-
-    def read(self, name: str) -> Tensor:
-        return self.file.read(name)
-
-    def weight(self, name: str) -> QuantizedWeight:
-        layer = self.quantized[name]
-        tensors = {part: self.file.read(f"{layer}.{part}") for part in self._parts[layer]}
-        for part in MATRICES & set(tensors):
-            if tensors[part].ndim != 2:
-                shape = tuple(tensors[part].shape)
-                raise UserError(f"{self.path}: {layer}.{part} has shape {shape}, expected two dimensions")
-        try:
-            return self.format.from_tensors(tensors, self.scheme)
-        except KeyError as error:
-            raise UserError(
-                f"{self.path}: {layer} has no tensor {error}, expected in {self.format.name} weights"
-            ) from None
-
-
-def _config(model: nn.Module) -> ModelConfig:
-    return model.config  # type: ignore[return-value]
+def _is_linear(model: nn.Module, name: str) -> bool:
+    """Whether `name` is the weight of a plain linear layer."""
+    path, _, last = name.rpartition(".")
+    return last == "weight" and type(model.get_submodule(path)) is nn.Linear

@@ -41,6 +41,17 @@ class NF4Linear(PackedLinear):
             self.register_buffer(part, getattr(quantized, part))
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
+    @classmethod
+    def from_weight(cls, weight: NF4Weight, bias: Float[Tensor, " out"] | None = None) -> "NF4Linear":
+        """A layer with a weight that is quantized already."""
+        layer = cls.__new__(cls)
+        PackedLinear.__init__(layer)
+        layer.out_features, layer.in_features = weight.shape
+        for part in PARTS:
+            layer.register_buffer(part, getattr(weight, part))
+        layer.register_buffer("bias", None if bias is None else bias.detach().clone())
+        return layer
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "out in"]:
         """The represented weight."""
         shape = (self.out_features, self.in_features)
