@@ -33,15 +33,33 @@ class QuantizeConfig(BaseConfig):
         return size
 
 
+ExportDtype = Literal[
+    "float32",
+    "bfloat16",
+    "float16",
+    "q8_0",
+    "q6_k",
+    "q5_k_m",
+    "q5_k_s",
+    "q5_0",
+    "q4_k_m",
+    "q4_k_s",
+    "q4_0",
+    "q3_k_m",
+    "q2_k",
+]
+
+
 class ExportConfig(BaseConfig):
     """The final model in a format for other software."""
 
     format: Literal["huggingface", "gguf"] = knob(
         "huggingface", "huggingface: folder for transformers; gguf: file for llama.cpp"
     )
-    dtype: Literal["float32", "bfloat16", "float16", "q8_0", "q4_0"] | None = knob(
+    dtype: ExportDtype | None = knob(
         None,
-        "data type of the weights; q8_0 and q4_0 (8 and 4 bits, round to nearest) only in gguf",
+        "data type of the weights; only in gguf: q8_0 to q2_k, llama.cpp's mixes of 8 to 2 bits, rounded by the inputs of layers "
+        "on calibration text",
         unset="that of the model's weights",
     )
 

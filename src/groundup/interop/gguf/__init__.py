@@ -8,12 +8,14 @@
     gguf_vocabularies.py   Unigram and WordPiece
     gguf_tokenizer.py      the tokenizer in the metadata
     split_gguf.py      a model in several files
+    types/             packed types: unpacking, rounding, the type of each tensor
+    importance_matrix.py   mean squared inputs, by which rounding weights columns
     gguf_import.py     load_gguf
     gguf_export.py     export_gguf
 
-The `gguf` package, which packs and unpacks weights, is an optional dependency.
+The `gguf` package, which unpacks the types that are only read, is an optional dependency.
 
-Deliberately absent: writing k-quants: llama.cpp's `llama-quantize` makes them from a float file.
+Deliberately absent: writing the IQ types, whose codebooks llama.cpp's `llama-quantize` has.
 
 Sources: the format's specification (ggml-org/ggml docs/gguf.md) and llama.cpp's convert_hf_to_gguf.py.
 """
@@ -27,5 +29,6 @@ except ModuleNotFoundError:
 
 from groundup.interop.gguf.gguf_export import check_gguf, export_gguf
 from groundup.interop.gguf.gguf_import import load_gguf
+from groundup.interop.gguf.importance_matrix import measure_importance
 
-__all__ = ["check_gguf", "export_gguf", "load_gguf"]
+__all__ = ["check_gguf", "export_gguf", "load_gguf", "measure_importance"]
