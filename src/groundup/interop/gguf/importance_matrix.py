@@ -102,7 +102,7 @@ def write_importance_matrix(
     writer.add_uint32("imatrix.chunk_size", num_tokens)
     for tensor_map in weight_map:
         (first, *_), foreign = tensor_map.native, tensor_map.foreign
-        if (means := importance.get(first)) is None or len(foreign) > 1:
+        if (means := importance.get(first)) is None or foreign[1:]:
             continue
         writer.add_tensor(foreign[0] + SUM, (means * num_tokens).numpy())
         writer.add_tensor(foreign[0] + COUNT, torch.full((len(means), 1), float(num_tokens)).numpy())
