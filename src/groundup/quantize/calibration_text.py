@@ -31,6 +31,9 @@ SAMPLE_TOKENS = 256
 COMPARED_EVERY = 4
 """Of rows that are for both: every fourth is for the comparison."""
 
+COMPARED_LENGTH = 512
+"""Tokens of a window for the comparison, at most: many windows give an interval."""
+
 RUN_LENGTH = 4
 MIN_DISTINCT_RUNS, FEW_DISTINCT_RUNS = 128, 4_096
 """Different runs of four tokens in calibration text: refused below the first, for files; a warning below the second."""
@@ -123,10 +126,9 @@ def _from_rows(
             f"{sum(map(len, rows))} tokens of calibration text ({origin}), expected some pages",
             hint="give more text, or use the method rtn",
         )
-    text, compared = (
-        concatenated_windows(part, length, max(length, tokens))
-        for part, tokens in zip(parts, (section.calibration_tokens, section.eval_tokens), strict=True)
-    )
+    text = concatenated_windows(parts[False], length, max(length, section.calibration_tokens))
+    compared_length = min(length, COMPARED_LENGTH)
+    compared = concatenated_windows(parts[True], compared_length, max(compared_length, section.eval_tokens))
     compared_bytes = len(tokenizer.decode([id for row in parts[True] for id in row]).encode())
     rate = compared_bytes / sum(len(row) for row in parts[True])
     return CalibrationText(text, text[:0], compared, rate, origin)
@@ -148,7 +150,7 @@ def _from_corpus(
         chat = concatenated_windows(rows, length, section.calibration_tokens // CHAT_DIVISOR)
     tokens = max(length, section.calibration_tokens - chat.numel())
     text = evenly_spaced_windows(shard.tokens, length, tokens, seed)
-    compared_length = calibration_length(model, held_out.num_tokens)
+    compared_length = min(calibration_length(model, held_out.num_tokens), COMPARED_LENGTH)
     compared = evenly_spaced_windows(held_out.tokens, compared_length, section.eval_tokens)
     return CalibrationText(text, chat, compared, held_out.bytes / held_out.num_tokens, "corpus")
 
