@@ -1,17 +1,15 @@
 """Layers in a kernel's layout against layers that dequantize and multiply."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from groundup.generate import generate
+from groundup.model.token_rows import PackedTable
 from groundup.quantize import QuantizationScheme, QuantizationSettings, QuantizedLinear, QuantizedWeight, quantize_model
 from groundup.quantize.kernels import native_code
 from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported
 from groundup.quantize.kernels.int4_layout import TILE_ROWS, pack_tiles, tile_layout, unpack_tiles
-from groundup.quantize.kernels.kernel_choice import use_kernels
+from groundup.quantize.kernels.kernel_choice import pack_token_matrices, use_kernels
 from groundup.quantize.quantization_grid import round_to_nearest
 
 SCHEMES = [
@@ -60,18 +58,12 @@ def test_dequantization_from_the_kernel_layout(scheme, monkeypatch):
     assert relative_error(layer(torch.eye(192)[:40]) - exact.bias, exact.dequantize().T[:40]) < 0.006
 
 
-def test_native_code_is_compiled_where_there_is_a_compiler_and_can_be_switched_off(tmp_path):
-    script = "from groundup.quantize.kernels.native_code import has_native_code; print(has_native_code())"
-
-    def run(**variables):
-        environment = os.environ | {"GROUNDUP_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"} | variables
-        return subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-        )
-
-    assert run(GROUNDUP_NATIVE="0").stdout == "False\n"
-    assert run(CC="no-such-compiler").stdout == "False\n"
-    assert run(CC="false").stdout == "False\n"
+@pytest.mark.parametrize("variables", [{"GROUNDUP_NATIVE": "0"}, {"CC": "no-such-compiler"}, {"CC": "false"}], ids=str)
+def test_without_native_code(tmp_path, monkeypatch, variables):
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert native_code._function.__wrapped__() is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,3 +110,26 @@ def test_a_model_keeps_one_copy_of_its_weights(decoder, windows, copy_of):
         found = fast(windows[:1, :8]).logits
     assert 0 < relative_error(found, expected) < 0.02
     assert not any(isinstance(module, QuantizedLinear) for module in fast.modules())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_rows_equal_those_of_the_dequantized_weight(scheme):
+    layer = Int4Linear(quantized_layer(scheme, out_features=130))
+    index = torch.tensor([[0, 129, 64], [33, 33, 1]])
+    torch.testing.assert_close(layer.read_rows(index), layer.dequantize()[index], rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embedding_and_head_are_rounded_to_8_bits(make_decoder, windows, copy_of, tied):
+    model = make_decoder(tie_embeddings=tied, head_bias=True)
+    fast = copy_of(model)
+    pack_token_matrices(fast)
+    assert isinstance(fast.head.table, PackedTable)
+    assert (fast.head.table is fast.embedding.tokens) == tied
+    with torch.no_grad():
+        assert relative_error(fast.embedding.tokens.weight, model.embedding.tokens.weight) < 0.01
+        assert relative_error(fast.head.table.weight, model.head.weight) < 0.01
+        assert 0 < relative_error(fast(windows[:1, :8]).logits, model(windows[:1, :8]).logits) < 0.02
+        loss, expected = (each(windows[:1, :8], labels=windows[:1, :8]).loss for each in (fast, model))
+    assert abs(loss - expected) < 0.01
+    assert generate(fast, [1, 2, 3], max_tokens=4)

@@ -90,6 +90,6 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch_size: int, max_length: int | None = None) -> StaticKVCache:
         """An empty cache for `batch_size` sequences of `max_length` tokens (default: as many as the model can cache)."""
-        weight = self.embedding.tokens.weight
+        weight = next(self.parameters())  # the embedding may be packed
         length = max_length or self.config.cached_context_length
         return StaticKVCache(self.config, batch_size, length, weight.dtype, weight.device)

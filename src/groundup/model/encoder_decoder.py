@@ -104,7 +104,7 @@ class EncoderDecoder(nn.Module):
         document_ids: Int[Tensor, "B S"] | None = None,
     ) -> EncoderDecoderCache:
         """Encodes the source text: a cache for `decode`, for `max_length` target tokens (default: context length)."""
-        weight = self.embedding.tokens.weight
+        weight = next(self.parameters())  # the embedding may be packed
         length = max_length or self.config.context_length
         cache = EncoderDecoderCache(self.config, tokens.shape[0], length, weight.dtype, weight.device)
         memory = self.encode(tokens, document_ids=document_ids)

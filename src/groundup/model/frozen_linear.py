@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,6 +50,10 @@ class PackedLinear(nn.Module):
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "out in"]:
         """The represented weight."""
         raise NotImplementedError
+
+    def read_rows(self, index: Int[Tensor, "..."]) -> Float[Tensor, "... in"]:
+        """Rows of the represented weight, in `float_dtype`."""
+        return self.dequantize(self.float_dtype)[index]
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         return frozen_product(x, self.dequantize, self.bias)

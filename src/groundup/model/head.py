@@ -14,7 +14,7 @@ from groundup.model.embedding import Embedding, build_scale
 from groundup.model.feed_forward import ACTIVATIONS
 from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
 from groundup.model.norm import build_norm
-from groundup.model.token_rows import split_token_rows
+from groundup.model.token_rows import PackedTable, split_token_rows
 from groundup.recipe import ModelConfig
 
 
@@ -40,6 +40,10 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
 
     def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        table = self.table
+        if isinstance(table, PackedTable):
+            logits = table.matrix(self.scale(hidden))
+            return self.softcap(logits if self.bias is None else logits + self.bias)
         return self.softcap(F.linear(self.scale(hidden), self.weight, self.bias))
 
     def loss(
@@ -60,11 +64,25 @@ class Head(nn.Module):
 
 
 class UntiedHead(Head):
-    """A head with its own matrix."""
+    """A head with its own matrix.
+
+    Attributes:
+        packed: the matrix in fewer bits, in place of `weight`.
+    """
 
     def __init__(self, config: ModelConfig, bias: bool):
         super().__init__(config, bias)
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.embedding_size or config.hidden_size))
+        self.packed: PackedTable | None = None
+
+    @property
+    def table(self) -> nn.Module:
+        return self.packed or self
+
+    def pack(self, table: PackedTable) -> None:
+        """Replace the matrix, for inference."""
+        del self.weight
+        self.packed = table
 
 
 class TiedHead(Head):
@@ -77,6 +95,10 @@ class TiedHead(Head):
     @property
     def table(self) -> nn.Module:
         return self._embedding[0]
+
+    def pack(self, table: PackedTable) -> None:
+        """Use another matrix, which has replaced that of the embedding, for inference."""
+        self._embedding = (table,)
 
     @property
     def weight(self) -> Float[Tensor, "V D"]:  # type: ignore[override]

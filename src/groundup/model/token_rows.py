@@ -1,4 +1,6 @@
-"""Token matrices of which a few rows are trained: the rest is neither copied nor given a gradient.
+"""Token matrices that are not one plain tensor: of which a few rows are trained, or which are stored in fewer bits.
+
+Where a few rows are trained, the rest is neither copied nor given a gradient.
 
 The trained part is stored beside the frozen matrix as `delta` (R D), to be added to the rows `token_indices` (adapters:
 interop/adapters/trainable_tokens.py). The matrix with both is V x D, tens of millions of numbers for a few thousand trained ones.
@@ -12,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+
+from groundup.model.frozen_linear import PackedLinear
 
 
 class TokenRows(NamedTuple):
@@ -31,8 +35,26 @@ def split_token_rows(table: nn.Module) -> tuple[Float[Tensor, "V D"], TokenRows 
     return table.weight, None  # type: ignore[return-value]
 
 
-def embed_tokens(table: nn.Embedding, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+class PackedTable(nn.Module):
+    """A token matrix in fewer bits: rows for the embedding, products for the head."""
+
+    def __init__(self, matrix: PackedLinear):
+        super().__init__()
+        self.matrix = matrix
+
+    @property
+    def weight(self) -> Float[Tensor, "V D"]:
+        """The represented matrix."""
+        return self.matrix.dequantize(self.matrix.float_dtype)
+
+    def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        return self.matrix.read_rows(tokens)
+
+
+def embed_tokens(table: nn.Module, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
     """The rows of `tokens`."""
+    if isinstance(table, PackedTable):
+        return table(tokens)
     weight, rows = split_token_rows(table)
     if rows is None or not torch.is_grad_enabled():
         return table(tokens)

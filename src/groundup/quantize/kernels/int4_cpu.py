@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from math import gcd
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize.bit_packing import unpack_codes
-from groundup.quantize.kernels.int4_layout import TILE_ROWS, dequantize_tiles, pack_tiles, tile_layout
+from groundup.quantize.kernels.int4_layout import TILE_ROWS, dequantize_tiles, pack_tiles, read_tile_rows, tile_layout
 from groundup.quantize.kernels.native_code import has_native_code
 from groundup.quantize.layers.quantized_linear import QuantizedLinear
 
@@ -95,6 +95,16 @@ class Int4Linear(PackedLinear):
         """The represented weight, rounded to bfloat16."""
         weight = torch.cat([block.T.to(dtype, copy=True) for block in self._blocks()])[: self.out_features]
         return weight if self.order is None else weight[:, self.order.argsort()]
+
+    def read_rows(self, index: Int[Tensor, "..."]) -> Float[Tensor, "... in"]:
+        """Rows of the represented weight, in `float_dtype`."""
+        flat = index.flatten()
+        low, *high = (read_tile_rows(plane, flat) for plane in self.planes)
+        codes = (low + 16 * high[0] if high else low).to(torch.int16) - (136 if high else 8)
+        scale, offset = self.grid[:, flat].float().unbind(-1)
+        weight = codes.unflatten(1, (len(self.grid), -1)) * scale.T[..., None]
+        weight = (weight + (17 if high else 1) * offset.T[..., None]).flatten(1).to(self.float_dtype)
+        return (weight if self.order is None else weight[:, self.order.argsort()]).view(*index.shape, -1)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {4 * len(self.planes)} bits"

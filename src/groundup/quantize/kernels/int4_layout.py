@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from groundup.quantize.kernels.native_code import dequantize_natively
@@ -84,6 +84,17 @@ def unpack_tiles(packed: UInt8[Tensor, "N half"]) -> UInt8[Tensor, "N K"]:
     assert layout
     codes = _halves(packed.view(-1, packed.shape[1] * 2, layout.rows // 2))[..., layout.order.argsort()]
     return codes.transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def read_tile_rows(packed: UInt8[Tensor, "N half"], index: Int[Tensor, " R"]) -> UInt8[Tensor, "R K"]:
+    """The codes of some rows."""
+    layout = tile_layout()
+    assert layout
+    half = layout.rows // 2
+    place = layout.order.argsort()[index % layout.rows]
+    tiles = packed.view(-1, packed.shape[1] * 2, half).transpose(1, 2)
+    found = tiles[index // layout.rows, place % half]
+    return torch.where((place >= half)[:, None], found >> 4, found & 15)
 
 
 def _halves(packed: UInt8[Tensor, "... half"]) -> UInt8[Tensor, "... R"]:

@@ -4,10 +4,14 @@ import ctypes
 from contextlib import suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported
-from groundup.quantize.layers.quantized_linear import quantized_layers
+from groundup.model.embedding import Embedding
+from groundup.model.head import TiedHead, UntiedHead
+from groundup.model.token_rows import PackedTable
+from groundup.quantize.kernels.int4_cpu import GROUP_SIZES, PACKED_AT_ONCE, Int4Linear, is_supported
+from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names of `torch.cpu.get_capabilities` for x86 and ARM."""
@@ -21,8 +25,44 @@ def use_kernels(model: nn.Module) -> nn.Module:
     for name, layer in quantized_layers(model).items():
         if is_supported(layer):
             model.set_submodule(name, Int4Linear(layer))
+    pack_token_matrices(model)
     release_freed_memory()
     return model
+
+
+def pack_token_matrices(model: nn.Module) -> None:
+    """Round the token embedding and the output head to 8 bits in groups, where a kernel supports that, in place.
+
+    They are a fifth of a model of 135M weights, and the head is read whole for each token. Matrices with trained rows stay.
+    """
+    embeddings = [module for module in model.modules() if isinstance(module, Embedding)]
+    heads = [module for module in model.modules() if isinstance(module, TiedHead | UntiedHead)]
+    for embedding in embeddings:
+        old = embedding.tokens
+        if type(old) is nn.Embedding and (table := _pack_table(old.weight)) is not None:
+            embedding.tokens = table  # type: ignore[assignment]
+            for head in heads:
+                if head.table is old:
+                    head.pack(table)
+    for head in heads:
+        own = type(head) is UntiedHead and type(head.weight) is nn.Parameter
+        if own and (table := _pack_table(head.weight)) is not None:
+            head.pack(table)
+
+
+def _pack_table(weight: Tensor) -> PackedTable | None:
+    rows, width = weight.shape
+    size = next((size for size in GROUP_SIZES if width % size == 0), None)
+    if weight.device.type != "cpu" or size is None:
+        return None
+    scheme = QuantizationScheme(8, size)
+    layer = QuantizedLinear(width, rows, scheme)
+    layer.float_dtype = weight.dtype
+    for begin in range(0, rows, PACKED_AT_ONCE):
+        part = round_to_nearest(weight.detach()[begin : begin + PACKED_AT_ONCE], scheme)
+        layer.packed[begin : begin + PACKED_AT_ONCE] = part.codes
+        layer.scale[begin : begin + PACKED_AT_ONCE] = part.scale
+    return PackedTable(Int4Linear(layer)) if is_supported(layer) else None
 
 
 def inference_dtype(device: torch.device) -> torch.dtype | None:
