@@ -17,9 +17,10 @@ from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.finetune.training_data.conversations import read_conversations
 from groundup.plan import derive
+from groundup.plan.init_model_recipe import model_recipe_toml
 from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, RecipeData, recipe_toml, vocabulary_size
 from groundup.plan.stage_support import check_stages
-from groundup.recipe import load_recipe
+from groundup.recipe import load_recipe, parse_recipe
 from groundup.tokenizer import train_tokenizer
 
 PROSE = json.loads((Path(__file__).parents[1] / "data" / "prose.json").read_text(encoding="utf-8"))
@@ -297,6 +298,9 @@ def test_a_translator_learns_both_languages_from_its_pairs(folder: Path):
         ({"goal": "base", "model": "texte"}, "--model with --goal base"),
         ({"goal": "finetune", "model": "texte"}, "--goal finetune: no conversations"),
         ({"goal": "evaluate", "model": "texte"}, "--goal evaluate: 0 texts, expected one"),
+        ({"goal": "preferences", "model": "texte"}, "--goal preferences: no preferences"),
+        ({"goal": "rewards", "model": "texte"}, "--goal rewards: no problems"),
+        ({"goal": "finetune", "model": "texte", "chat": ["pairs.jsonl"]}, "pairs of a chosen and a rejected answer"),
     ],
 )
 def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path):  # type: ignore[type-arg]
@@ -305,6 +309,7 @@ def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path): 
     os.mkfifo(folder / "pipe")
     (folder / "short.txt").write_text(PROSE["de"], encoding="utf-8")
     write_conversations(folder / "talk.jsonl", "Guten Tag", "Good day")
+    (folder / "pairs.jsonl").write_text('{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}\n')
     with pytest.raises(UserError) as caught:
         init(**({"data": ["texte"]} if "chat" in answers else {}), **answers)
     assert message in caught.value.message
@@ -326,6 +331,26 @@ def test_recipes_for_a_model_that_exists(folder: Path, capsys: pytest.CaptureFix
     assert quantize.data is None
     assert evaluate.evaluate is not None
     assert evaluate.evaluate.text == "texte/1.txt"
+
+
+@pytest.mark.parametrize(
+    ("goal", "record", "expected"),
+    [
+        ("preferences", {"prompt": "Hi", "chosen": "Hello", "rejected": "No"}, 'loss = "dpo"'),
+        ("preferences", {"prompt": "Hi", "completion": "Hello", "label": True}, 'loss = "kto"'),
+        ("rewards", {"prompt": "2+3=", "answer": "5"}, 'kind = "answer"'),
+        ("rewards", {"text": "Write f.", "test_list": ["assert f(1)"]}, 'kind = "tests"'),
+    ],
+)
+def test_recipes_for_preferences_and_rewards(goal: str, record: dict, expected: str, folder: Path):  # type: ignore[type-arg]
+    data = RecipeData(conversations=["file.jsonl"])
+    (folder / "file.jsonl").write_text(json.dumps(record) + "\n")
+    text = model_recipe_toml(goal, "model", [], data, "cpu-2", "x")
+    assert expected in text
+    recipe = parse_recipe(tomllib.loads(text))
+    section = recipe.preference or recipe.reinforcement
+    assert section is not None
+    assert section.sources[0].path == "file.jsonl"
 
 
 def test_a_wrong_answer_is_asked_again(

@@ -9,13 +9,14 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune import finetune
-from groundup.finetune.lora import LoRAOptions, apply_lora, prepare_lora
+from groundup.finetune.lora import LoRAOptions, apply_lora, lora_options, prepare_lora
 from groundup.interop.adapters import adapter_disabled, load_adapter, save_adapter
 from groundup.interop.adapters.lora_layer import lora_layers, merge_lora
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
+from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.train import build_optimizers
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -202,3 +203,14 @@ def test_the_model_without_its_adapter(make_decoder):
     with adapter_disabled(model):
         torch.testing.assert_close(model(TOKENS).logits, expected, rtol=1e-5, atol=1e-6)
     assert not torch.equal(model(TOKENS).logits, expected)
+
+
+def test_rows_of_new_tokens_are_trained_where_others_are_known(make_decoder):
+    config = FinetuneConfig(conversations=[{"name": "a", "kind": "messages", "path": "a"}])
+    options = lora_options(config, trained_tokens=True, new_tokens=[7])
+    model = make_decoder()
+    prepare_lora(model, 4, 8.0, options, [1, 2])
+    rows = [name for name, weight in model.named_parameters() if weight.requires_grad and "lora" not in name]
+    assert rows
+    assert all(model.get_parameter(name).shape == (1, 32) for name in rows)
+    assert lora_options(config.model_copy(update={"lora_token_rows": False}), new_tokens=[7]).new_tokens == ()

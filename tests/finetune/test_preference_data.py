@@ -1,9 +1,12 @@
 """Preferences and labelled answers: each published shape once, from bytes as they are, to its normal form."""
 
+import json
+
 import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.finetune.preference.preference_sets import encode_preferences, parse_preference
 from groundup.finetune.training_data.preference_data import read_labelled_answers, read_preferences
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 
@@ -97,3 +100,19 @@ def test_columns_name_other_fields(tmp_path):
     assert read(tmp_path, text, columns=columns)[0][0].chosen == HI
     with pytest.raises(UserError, match=r"chose is none of .*; did you mean chosen"):
         read(tmp_path, text, columns={"chose": "good"})
+
+
+def test_tools_are_rendered_with_the_prompt(byte_tokenizer):
+    tools = [{"type": "function", "function": {"name": "look_up"}}]
+    template = "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}" + (
+        byte_tokenizer.chat_template or ""
+    )
+    byte_tokenizer.chat_template = template
+    record = {"prompt": "Hi", "chosen": "Yes", "rejected": "No", "tools": json.dumps(tools)}
+    for labelled in (False, True):
+        items = parse_preference(record, labelled, "x")
+        assert items[0].tools == tools
+        [(_, encoded), *_], dropped = encode_preferences(items, byte_tokenizer, 96)
+        assert not dropped
+        response = encoded if labelled else encoded.chosen
+        assert byte_tokenizer.decode(response.ids).startswith("look_up ")

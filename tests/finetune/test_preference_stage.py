@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
+from groundup.cli import app
 from groundup.finetune import finetune_preferences
 from groundup.finetune.preference import answer_samples, reference_log_probs
 from groundup.finetune.preference import stage as preference_stage
@@ -63,6 +65,17 @@ def test_a_reward_model_scores_held_out_answers_right(inputs, tmp_path):
         for kind in ("chosen", "rejected")
     )
     assert (chosen - rejected).mean().item() == pytest.approx(scores["after"]["margin"], abs=1e-3)
+    command = ["classify", str(tmp_path / "out"), "yes", "no", "--query", "Q1?"]
+    printed = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()
+    (tmp_path / "answers.jsonl").write_text(
+        "".join(json.dumps({"prompt": "Q1?", "completion": a}) + "\n" for a in ("yes", "no"))
+    )
+    command = ["classify", str(tmp_path / "out"), "--input", str(tmp_path / "answers.jsonl")]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines() == printed
+    rewards = [float(line.split()[0]) for line in printed]
+    assert rewards == sorted(rewards, reverse=True)
+    with pytest.raises(UserError, match="the reward was trained with another model"):
+        load_reward_model(load_model(inputs["base"]), tmp_path / "out")
     with pytest.raises(UserError, match="no reward model"):
         load_reward_model(load_model(inputs["base"]), inputs["base"])
 

@@ -131,3 +131,24 @@ def test_what_a_program_cannot_do(program):
 @linux
 def test_time_limit():
     assert not passes_tests("while True: pass", "pass", timeout_seconds=0.5)
+
+
+def test_tests_of_published_sets():
+    lists = {"test_setup_code": "import math", "test_list": ["assert f(1) == 1", "assert f(2) == 2"]}
+    problem = problem_of({"text": "Write f.", "code": "def f(x): return x", **lists, "challenge_test_list": []})
+    assert problem.fields["tests"] == "import math\nassert f(1) == 1\nassert f(2) == 2"
+    assert problem.prompt == "Write f."
+    in_table = {"prompt": "Write f.", "test_imports": "['import math']", "test_list": '["assert f(1) == 1"]'}
+    assert problem_of(in_table).fields["tests"] == "import math\nassert f(1) == 1"
+    check = problem_of({"prompt": "def f(x):", "test": "def check(c):\n    assert c(1)", "entry_point": "f"}).fields[
+        "tests"
+    ]
+    assert check == "def check(c):\n    assert c(1)\ncheck(f)"
+    assert unit_tests("def f(x): return x", Problem((), None, {"tests": check}), timeout_seconds=5) == 1
+
+
+def test_solutions_in_latex():
+    problem = problem_of({"prompt": [{"role": "user", "content": "2 + 3?"}], "solution": "$5$"})
+    assert exact_answer("so it is 5", problem) == 1
+    assert exact_answer(r"\(\frac12\)", Problem((), r"$\frac12$")) == 1
+    assert exact_answer("it costs $5", Problem((), "5")) == 1

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from groundup.artifacts.errors import UserError
 from groundup.cli import app
+from groundup.cli.model_check import check_writes_text
 from groundup.finetune import load_classifier
-from groundup.generate import classify_texts, find_entities
+from groundup.generate import classify_texts, find_entities, load_reward_model
 from groundup.interop import export_huggingface, load_huggingface, open_model
 from groundup.interop.model_export import export
 from groundup.quantize import export_model, quantize_folder
@@ -202,6 +203,26 @@ def test_scores_of_pairs_are_those_of_transformers(name: str, tmp_path: Path):
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     order = found[:, 0].argsort(descending=True).tolist()
     assert [line.split("  ")[2] for line in done.stdout.splitlines()] == [str(row + 1) for row in order]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+def test_reward_models_both_ways(name: str, tmp_path: Path):
+    """A decoder with one score, as trl trains it: read, exported, and scored by the command."""
+    one = {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}, "pad_token_id": 0, "tie_word_embeddings": False}
+    reference = build(name, TASKS[0], tmp_path / "theirs", **one)
+    tokens = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = reference(tokens).logits[:, 0]
+        model = load_huggingface(tmp_path / "theirs")
+        found = load_reward_model(model, tmp_path / "theirs")(tokens, torch.tensor([9, 9]))
+        assert difference(found, expected) < LIMIT
+        export(model, None, tmp_path / "out", format="huggingface", source=tmp_path / "theirs")  # type: ignore[arg-type]
+        theirs = getattr(transformers, TASKS[0])
+        exported, info = theirs.from_pretrained(tmp_path / "out", output_loading_info=True, pad_token_id=0)
+        assert not any(info.values()), info
+        assert difference(exported.eval()(tokens).logits[:, 0], expected) < LIMIT
+    with pytest.raises(UserError, match="a reward model, which scores answers and writes none"):
+        check_writes_text(tmp_path / "out")
 
 
 def test_packed_classifiers_keep_their_labels(tmp_path: Path):

@@ -281,3 +281,16 @@ def test_words_of_the_field_are_explained():
         ("rlhf", "preference"), ("reward-model", "preference.loss"), ("num_generations", "reinforcement.group_size"),
     ):  # fmt: skip
         assert f"\n{knob}: " in explain_knob(word)
+
+
+def test_later_tables_share_the_prompts():
+    source = {"name": "a", "kind": "messages", "path": "a.jsonl"}
+    pairs = {"sources": [{"name": "a", "path": "a.jsonl"}]}
+    tables = {"finetune": {"conversations": [source], "prompts": ["Why?"]}, "preference": pairs, "reinforcement": pairs}
+    recipe = parse_recipe({"name": "a", **tables})
+    assert recipe.preference is not None
+    assert recipe.reinforcement is not None
+    assert recipe.preference.prompts == recipe.reinforcement.prompts == ("Why?",)
+    scoring = parse_recipe({"name": "a", **tables, "preference": {**pairs, "loss": "reward"}}).preference
+    assert scoring is not None
+    assert scoring.prompts != ("Why?",)

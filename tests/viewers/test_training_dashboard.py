@@ -332,3 +332,28 @@ def test_page(run: Path) -> None:
         broken = client.get("/dashboard")
         assert broken.status_code == 503
         assert "plan.json: not valid JSON" in broken.json()["error"]
+
+
+# ---- tuning of a model that exists
+
+
+def test_tuning_stages_have_their_own_panels(tmp_path: Path):
+    run = tmp_path / "tuned"
+    write(run / "06-chat" / "steps.jsonl", [record(step) for step in range(4)])
+    write(run / "07-preference" / "steps.jsonl", [record(step) for step in range(4)])
+    write(run / "07-preference" / "eval.jsonl", [{"step": 4, "loss": 0.6, "accuracy": 0.75, "margin": 0.5}])
+    rewards = [record(step, reward=0.25 * step, kl=0.01, answer_tokens=3.0) for step in range(4)]
+    write(run / "08-reinforcement" / "steps.jsonl", rewards)
+    write(run / "08-reinforcement" / "eval.jsonl", [{"step": 4, "error_rate": 0.2, "accuracy": 0.8, "reward": 0.8}])
+    (run / "recipe.json").write_text("{}")
+    (run / "plan.json").write_text(json.dumps({"name": "tuned", "base": {"model": "small"}}))  # no [train]
+    panels = {}
+    for stage in ("chat", "preference", None):
+        dashboard = build_dashboard(read_run(run, stage))
+        panels[stage] = {panel.name: panel.value for panel in dashboard.panels}
+    assert "reward" not in panels["chat"]
+    assert panels["preference"]["held-out chosen answers preferred"] == "0.750"
+    assert panels["preference"]["held-out margin of rewards"] == "0.500"
+    assert panels[None]["held-out problems solved"] == "0.800"  # the last training
+    assert list(panels[None])[:2] == ["reward", "training loss"]
+    assert panels[None]["KL divergence"] == "0.010"

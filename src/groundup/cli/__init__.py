@@ -6,10 +6,11 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
-    model_commands.py      generate, chat, embed, classify, serve, evaluate, export
+    model_commands.py      generate, chat, embed, serve, evaluate, export
     quantize_command.py    quantize
+    classify_command.py    classify
     merge_command.py       merge
-    model_check.py         whether a model writes text
+    model_check.py         opening of models, and what is said about it
     text_input.py          texts from files, one a line
     __main__.py            `python -m groundup.cli`
 
@@ -19,6 +20,7 @@ Deliberately absent: any work. A command parses its arguments, calls a chapter a
 
 import os
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -81,6 +83,7 @@ def main() -> None:
     """Entry point. Turns the expected exceptions into one line and an exit code; any other is a bug with a traceback."""
     exit_with_launcher()
     os.environ.setdefault(*SHORT_SPIN)  # before torch is imported
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the line of code
     try:
         app()
     except UserError as error:

@@ -37,7 +37,7 @@ def init(
         str | None,
         typer.Option(
             help="base, code, chat, chat-4bit, encoder, search, classify, translate, summarize; "
-            "with --model: finetune, quantize, evaluate."
+            "with --model: finetune, preferences, rewards, quantize, evaluate."
         ),
     ] = None,
     data: Annotated[
@@ -51,7 +51,8 @@ def init(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="Conversations, text pairs, or labelled texts (JSON, CSV, Parquet, .po, folders); may be repeated.",
+            help="What is learnt: conversations, text pairs, labelled texts, preferences, or problems with answers "
+            "(JSON, CSV, Parquet, .po, folders); may be repeated.",
         ),
     ] = None,
     model: Annotated[
@@ -70,6 +71,7 @@ def init(
 
     Example: groundup init --goal chat --data texts --hardware cpu-2 --hours 0.5
     Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
+    Example: groundup init --goal preferences --model SmolLM2.gguf --chat pairs.jsonl
     """
     from groundup.artifacts.machine import Machine
     from groundup.finetune.training_data.input_check import count_inputs
@@ -263,12 +265,19 @@ def _first_questions(paths: list[str]) -> list[str]:
 def _check_chat(goal: str, paths: list[str]) -> None:
     """Raises UserError for a file that the goal does not learn from: it would be ignored."""
     from groundup.data.survey import iter_turns
-    from groundup.plan.init_examples import EXAMPLE_FILES, describe_fields, example_kind
+    from groundup.plan.init_examples import EXAMPLE_FILES, describe_fields, example_kind, first_fields
     from groundup.plan.init_recipe import CHAT_GOALS, PAIR_GOALS
 
     for path, file in ((path, Path(path).expanduser()) for path in paths):
         if goal in EXAMPLE_FILES:
             is_read, expected = example_kind(file) in EXAMPLE_FILES[goal][0], EXAMPLE_FILES[goal][1]
+        elif {"chosen", "rejected"} <= set(first_fields(file)) and goal != "preferences":
+            raise UserError(
+                f"--chat {path}: pairs of a chosen and a rejected answer",
+                hint="--goal preferences with --model writes a recipe with the table [preference], which learns from them",
+            )
+        elif goal in ("preferences", "rewards"):  # the stage's own check reads them
+            continue
         elif goal in (*CHAT_GOALS, *PAIR_GOALS, "finetune"):
             is_read = file.is_dir() or file.suffix == ".po" or any(True for _ in iter_turns(file))
             expected = "JSON, CSV or Parquet with a `messages` list, prompt and completion, ..., or a .po catalogue"
@@ -286,9 +295,12 @@ def _init_from_model(
     """Write a recipe with [base], after a look at the model and at what it is to learn."""
     from groundup.artifacts.machine import Machine
     from groundup.data.inputs import require_local_files
-    from groundup.finetune.finetune_plan import check_base_chat, estimate_finetuning
+    from groundup.finetune.finetune_plan import estimate_finetuning
+    from groundup.finetune.preference.preference_plan import estimate_preference
+    from groundup.finetune.reinforcement.reinforcement_cost import estimate_reinforcement
     from groundup.plan import plan_table
     from groundup.plan.init_model_recipe import check_model_goal, model_recipe_toml
+    from groundup.plan.stage_support import check_stages
     from groundup.recipe import parse_recipe
     from groundup.stage_runs import derive_recipe
 
@@ -303,10 +315,13 @@ def _init_from_model(
     out = out or Path(f"{_recipe_name(Path(model).resolve().stem)}-{goal}.toml")
     text = model_recipe_toml(goal, model, data, found.data, hardware, _recipe_name(out.stem))
     recipe = derive_recipe(parse_recipe(tomllib.loads(text))).recipe
-    if goal == "finetune":
-        check_base_chat(recipe)
-        if cost := estimate_finetuning(recipe, Machine()):
-            print(f"expect: {plan_table.describe_finetuning(cost)}")
+    check_stages(recipe)
+    if cost := estimate_finetuning(recipe, Machine()):
+        print(f"expect: {plan_table.describe_finetuning(cost)}")
+    if cost := estimate_preference(recipe, Machine()):
+        print(f"expect: {plan_table.describe_preference(cost)}")
+    if cost := estimate_reinforcement(recipe, Machine()):
+        print(f"expect: {plan_table.describe_reinforcement(cost)}")
     _write(out, text)
 
 

@@ -102,12 +102,13 @@ def diff(
 def watch(
     run: RunArgument,
     stage: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="base or chat; default: the last that started.")
+        str | None,
+        typer.Option(metavar="STAGE", help="base, chat, preference or reinforcement; default: the running one."),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Serve a web page instead of drawing in the terminal.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")] = 8001,
 ) -> None:
-    """Show the training curves of a run, live: loss, validation loss, learning rate, speed, memory.
+    """Show the training curves of a run, live: losses, rewards, held-out scores, learning rate, speed, memory.
 
     Example: groundup watch runs/quickstart
     """

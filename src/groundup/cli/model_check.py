@@ -1,23 +1,24 @@
-"""Whether a model can be used by commands that write text."""
+"""Opening of models for commands, and what is said about it."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from groundup.artifacts.errors import UserError
 
 
 def check_writes_text(path: Path) -> None:
     """Raises UserError for a reward model; says it if a run has a later model that is unfinished."""
-    from groundup.generate.reward_model import REWARD_FILE  # torch, which `groundup --help` needs not
-    from groundup.interop.model_loading import MODEL_FOLDERS, resolve_model_path
+    from groundup.interop.model_loading import MODEL_FOLDERS, resolve_model_path  # torch, which --help needs not
+    from groundup.interop.reward_files import is_reward_model
 
     if not path.is_dir():
         return
     folder = resolve_model_path(path)
-    if folder.is_dir() and (folder / REWARD_FILE).is_file():
+    if is_reward_model(folder):
         raise UserError(
             f"{folder}: a reward model, which scores answers and writes none",
-            hint="groundup.generate.score_answers in Python, see book/preferences.md",
+            hint=f"groundup classify {path} ANSWER --query PROMPT prints the reward",
         )
     for name in MODEL_FOLDERS if folder.parent == path else ():
         if name == folder.name:
@@ -25,3 +26,21 @@ def check_writes_text(path: Path) -> None:
         if (path / f"{name}.partial").exists():
             print(f"note: {name} is unfinished; this is the model of {folder.name}", file=sys.stderr)
             return
+
+
+def open_for_text(path: Path, device: str, verify: bool, adapter: Path | None = None) -> tuple[Any, Any]:
+    """Model and tokenizer. Raises UserError for a reward model."""
+    from groundup.quantize import open_model
+
+    check_writes_text(path)
+    return open_model(path, device=device, adapter=adapter, verify=verify)
+
+
+def note_truncated(num_truncated: int, total: int, network: Any) -> None:
+    """Say on standard error that texts are longer than the context of the model."""
+    if num_truncated:
+        length = network.config.context_length
+        print(
+            f"note: of {num_truncated} of {total} texts, only the first {length} tokens (the context) are read",
+            file=sys.stderr,
+        )

@@ -1,15 +1,16 @@
-"""Commands that take a model: generate, chat, embed, classify, serve, evaluate, export; quantize and merge have own files."""
+"""Commands that take a model: generate, chat, embed, serve, evaluate, export; the others have files of their own."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.cli.classify_command import classify as classify
 from groundup.cli.merge_command import merge as merge
-from groundup.cli.model_check import check_writes_text
+from groundup.cli.model_check import note_truncated, open_for_text
 from groundup.cli.options import (
     AdapterOption,
     DeviceOption,
@@ -22,7 +23,7 @@ from groundup.cli.options import (
     VerifyOption,
 )
 from groundup.cli.quantize_command import quantize as quantize
-from groundup.cli.text_input import InputText, read_text, read_texts
+from groundup.cli.text_input import read_text, read_texts, texts_to_read
 
 InputOption = Annotated[
     Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
@@ -75,7 +76,7 @@ def generate(
     if prompt is not None and input is not None:
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
-    network, tokenizer = _open_model(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, verify, adapter)
     if target_language is not None:
         set_target_language(network, tokenizer, target_language)
     is_decoder = network.config.architecture == "decoder"
@@ -121,7 +122,7 @@ def chat(
     from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
 
-    network, tokenizer = _open_model(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, verify, adapter)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
 
@@ -148,17 +149,17 @@ def embed(
     """
     from groundup.generate.text_embedding import embed_many, nearest_texts
 
-    entries = _texts_to_read(texts, input, "embed")
+    entries = texts_to_read(texts, input, "embed")
     if out is not None and out.suffix not in (".npy", ".jsonl"):
         raise UserError(f"{out}: expected a name that ends with .npy or .jsonl")
     if out is not None and not out.parent.is_dir():
         raise UserError(f"{out}: no folder {out.parent}", hint="create it first")
     if query is not None and not query.strip():
         raise UserError("--query: an empty text, which is near to nothing")
-    network, tokenizer = _open_model(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, verify, adapter)
     wanted = [entry.text for entry in entries] + ([query] if query is not None else [])
     vectors, num_truncated = embed_many(network, tokenizer, wanted, pooling=pooling)
-    _note_truncated(num_truncated, len(wanted), network)
+    note_truncated(num_truncated, len(wanted), network)
     if query is not None:
         for index, score in nearest_texts(vectors[-1], vectors[:-1], top):
             print(f"{score:.4f}  {entries[index].id}  {' '.join(entries[index].text.split())}")
@@ -175,63 +176,6 @@ def embed(
         print("\n".join(lines))
     else:
         out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def classify(
-    model: ModelArgument,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify.")] = None,
-    input: InputOption = None,
-    query: Annotated[
-        str | None, typer.Option(help="For models of pairs, the text before each: a reranker's query, a premise.")
-    ] = None,
-    as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    verify: VerifyOption = True,
-) -> None:
-    """Give each text a label, or find its named entities, by a classifier: fine-tuned here, or one of transformers.
-
-    Prints probability, label, id and text; with --json the probabilities of all labels. Of a classifier of tokens: a line for
-    each entity, with the text of the entity. Of one with a single label, such as a reranker: scores, the highest first.
-
-    Example: groundup classify runs/reviews --input texts.txt
-    """
-    from groundup.finetune import load_classifier
-    from groundup.generate import classify_texts, find_entities
-    from groundup.generate.text_embedding import encode_for_embedding
-    from groundup.interop.model_loading import resolve_model_path
-
-    entries = _texts_to_read(texts, input, "classify")
-    network, tokenizer = _open_model(model, device, verify)
-    classifier = load_classifier(network, resolve_model_path(model))
-    wanted = [entry.text for entry in entries]
-    _note_truncated(encode_for_embedding(network, tokenizer, wanted)[1], len(wanted), network)
-    if classifier.head.settings.per_token:
-        if query is not None:
-            raise UserError("--query with a classifier of tokens, expected one of texts", hint="leave --query out")
-        for entry, found in zip(entries, find_entities(classifier, tokenizer, wanted), strict=True):
-            _print_entities(entry, found, as_json)
-        return
-    scored = list(zip(entries, classify_texts(classifier, tokenizer, wanted, query=query).tolist(), strict=True))
-    if len(classifier.labels) == 1:
-        scored.sort(key=lambda pair: -pair[1][0])
-    for entry, row in scored:
-        probabilities = dict(zip(classifier.labels, row, strict=True))
-        label = max(probabilities, key=probabilities.__getitem__)
-        if as_json:
-            print(json.dumps({"id": entry.id, "label": label, "probabilities": probabilities}, ensure_ascii=False))
-        else:
-            print(f"{probabilities[label]:.4f}  {label}  {entry.id}  {' '.join(entry.text.split())}")
-
-
-def _print_entities(entry: InputText, entities: list[Any], as_json: bool) -> None:
-    """A line for each entity, or one of JSON for the text."""
-    parts = [(entity, " ".join(entry.text[entity.begin : entity.end].split())) for entity in entities]
-    if as_json:
-        found = [entity._asdict() | {"text": text} for entity, text in parts]
-        print(json.dumps({"id": entry.id, "entities": found}, ensure_ascii=False))
-        return
-    for entity, text in parts:
-        print(f"{entity.probability:.4f}  {entity.label}  {entry.id}  {text}")
 
 
 def serve(
@@ -264,7 +208,7 @@ def serve(
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.serve.server import serve as serve_forever
 
-    network, tokenizer = _open_model(model, device, verify)
+    network, tokenizer = open_for_text(model, device, verify)
     name = model.resolve().name
     adapters = {}
     for option in adapter or []:
@@ -305,7 +249,7 @@ def evaluate(
     from groundup.evaluate import score_text
 
     content = read_text(text)
-    network, tokenizer = _open_model(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, verify, adapter)
     score = score_text(network, tokenizer, content)
     if as_json:
         print(json.dumps(score, indent=1))
@@ -328,7 +272,6 @@ def export(
     """
     from groundup.quantize import export_model
 
-    check_writes_text(model)
     exported = export_model(model, out, format=format, dtype=dtype, adapter=adapter, verify=verify)
     for note in exported.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -337,32 +280,3 @@ def export(
         f"{exported.dtype}, opened again: equal token ids, logits within {exported.max_logit_difference:.2g}",
         file=sys.stderr,
     )
-
-
-def _texts_to_read(texts: list[str] | None, input: Path | None, command: str) -> list[InputText]:
-    """The texts of the command line, then those of a file. Raises UserError if there are none."""
-    entries = [InputText(str(number), text) for number, text in enumerate(texts or (), 1)]
-    entries += read_texts(input) if input else []
-    if not entries:
-        raise UserError(
-            f"no text to {command}", hint=f"groundup {command} MODEL TEXT, or --input FILE with one text per line"
-        )
-    if empty := [entry.id for entry in entries if not entry.text.strip()]:
-        raise UserError(f"text {empty[0]} is empty: nothing to {command}")
-    return entries
-
-
-def _note_truncated(num_truncated: int, total: int, network: Any) -> None:
-    if num_truncated:
-        length = network.config.context_length
-        print(
-            f"note: of {num_truncated} of {total} texts, only the first {length} tokens (the context) are read",
-            file=sys.stderr,
-        )
-
-
-def _open_model(path: Path, device: str, verify: bool, adapter: Path | None = None) -> tuple[Any, Any]:
-    from groundup.quantize import open_model
-
-    check_writes_text(path)
-    return open_model(path, device=device, adapter=adapter, verify=verify)

@@ -40,6 +40,19 @@ def read_texts(path: Path) -> list[InputText]:
     return texts
 
 
+def texts_to_read(texts: list[str] | None, input: Path | None, command: str) -> list[InputText]:
+    """The texts of the command line, then those of a file. Raises UserError if there are none."""
+    entries = [InputText(str(number), text) for number, text in enumerate(texts or (), 1)]
+    entries += read_texts(input) if input else []
+    if not entries:
+        raise UserError(
+            f"no text to {command}", hint=f"groundup {command} MODEL TEXT, or --input FILE with one text per line"
+        )
+    if empty := [entry.id for entry in entries if not entry.text.strip()]:
+        raise UserError(f"text {empty[0]} is empty: nothing to {command}")
+    return entries
+
+
 def _from_json(line: str, place: str, number: int) -> InputText:
     try:
         record = json.loads(line)

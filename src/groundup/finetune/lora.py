@@ -34,6 +34,7 @@ class LoRAOptions:
         targets, dropout, rank_stabilized, dora: see `apply_lora`.
         plus_ratio: learning rate of B, and of vectors, over that of A (Hayou et al. 2024, LoRA+).
         token_rows: also train the embeddings of control tokens.
+        new_tokens: ids of tokens that were added to the model, whose rows are trained in any case.
     """
 
     targets: tuple[str, ...] = ("all",)
@@ -42,10 +43,11 @@ class LoRAOptions:
     dora: bool = False
     plus_ratio: float = 1.0
     token_rows: bool = True
+    new_tokens: tuple[int, ...] = ()
 
 
-def lora_options(config: TuningConfig, *, trained_tokens: bool = False) -> LoRAOptions:
-    """The options of a recipe's table; `trained_tokens`: the base has learnt its control tokens."""
+def lora_options(config: TuningConfig, *, trained_tokens: bool = False, new_tokens: Iterable[int] = ()) -> LoRAOptions:
+    """The options of a recipe's table; `trained_tokens`: the base has learnt its control tokens, but not its `new_tokens`."""
     return LoRAOptions(
         config.lora_targets,
         config.lora_dropout,
@@ -53,6 +55,7 @@ def lora_options(config: TuningConfig, *, trained_tokens: bool = False) -> LoRAO
         config.lora_dora,
         config.lora_plus_ratio,
         not trained_tokens if config.lora_token_rows is None else config.lora_token_rows,
+        () if config.lora_token_rows is False else tuple(new_tokens),
     )
 
 
@@ -68,7 +71,7 @@ def prepare_lora(
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("lora_b" in name or parameter.ndim == 1):
                 set_learning_rate_ratio(parameter, options.plus_ratio)
-    if options.token_rows and (ids := list(token_ids)):
+    if ids := sorted({*(token_ids if options.token_rows else ()), *options.new_tokens}):
         add_trainable_tokens(model, ids)
 
 

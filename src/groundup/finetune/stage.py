@@ -63,7 +63,11 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         return finetune_on_examples(config, recipe.seed, inputs, out, replace(machine, layout={}))
     machine = machine_of_rank(machine)
     tokenizer = Tokenizer.load(inputs["base"])
-    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs["base"], tokenizer))
+    lora = lora_options(
+        config,
+        trained_tokens=has_trained_tokens(inputs["base"], tokenizer),
+        new_tokens=read_added_tokens(inputs["base"]),
+    )
     conversations, stats = read_conversations(config.conversations, machine, config.doubled_roles)
     machine.progress.log(f"conversations: {stats.describe()}")
     model: Any = load_base(inputs["base"], config.method, setup_device(machine))
@@ -92,7 +96,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         result = finetune(
             model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
             keep_best_weights=_keeps_best(config, model, len(train)), lora=lora,
-            new_tokens=read_added_tokens(inputs["base"]), teacher=teacher, **settings,
+            teacher=teacher, **settings,
         )  # fmt: skip
     if not is_main():
         return {}

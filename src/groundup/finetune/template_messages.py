@@ -48,10 +48,15 @@ def template_messages(tokenizer: Tokenizer, messages: Messages) -> Messages:
     ]
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[int] | None:
+def prompt_ids(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()
+) -> list[int] | None:
     """The tokens of a prompt, before an answer; None if the chat template refuses it, and RecordDropped for calls left out."""
     try:
-        return tokenizer.render_chat(template_messages(tokenizer, list(messages)), add_generation_prompt=True)  # type: ignore[arg-type]
+        names: dict[str, Any] = {"tools": list(tools)} if tools else {}
+        return tokenizer.render_chat(
+            template_messages(tokenizer, list(messages)), add_generation_prompt=True, **names  # type: ignore[arg-type]
+        )  # fmt: skip
     except UserError:
         if tokenizer.chat_template is None:
             raise

@@ -6,17 +6,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.text_embedding import batches_by_length, pad_ids
-from groundup.model.serialization import save_tensors
+from groundup.interop.reward_files import read_reward
 from groundup.tokenizer import Tokenizer
-
-REWARD_FILE = "reward.safetensors"
-"""Beside the files of the model: the linear layer, as `score.weight`, its name in transformers."""
 
 
 class RewardModel(nn.Module):
@@ -62,25 +57,19 @@ def score_answers(
     return rewards
 
 
-def save_reward_head(reward_model: RewardModel, folder: Path) -> None:
-    """Write the linear layer into `folder`, beside the files of `save_model`."""
-    save_tensors({"score.weight": reward_model.score.weight.detach().cpu().contiguous()}, folder / REWARD_FILE)
-
-
 def load_reward_model(model: nn.Module, folder: Path | str) -> RewardModel:
     """The reward model of `model`, which was opened from `folder`, such as runs/mine/07-preference, in evaluation mode.
 
         model, tokenizer = open_model("runs/mine/07-preference")
         reward_model = load_reward_model(model, "runs/mine/07-preference")
 
-    Raises UserError for a model without a reward, and for damaged files.
+    `folder` may also be one of transformers or trl: a decoder ForSequenceClassification with one label. Raises UserError for a
+    model without a reward, for another model than the reward was trained with, and for damaged files.
     """
-    path = Path(folder) / REWARD_FILE
-    if not path.is_file():
-        raise UserError(f"{folder}: no reward model", hint="preference.loss = reward makes one")
+    weight = read_reward(Path(folder), model)
     reward_model = RewardModel(model)
-    try:
-        reward_model.score.load_state_dict({"weight": load_file(path)["score.weight"]})
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise UserError(f"{path}: damaged: {str(error).splitlines()[0]}") from None
+    if weight.shape != reward_model.score.weight.shape:
+        expected = list(reward_model.score.weight.shape)
+        raise UserError(f"{folder}: damaged: a reward of shape {list(weight.shape)}, expected {expected}")
+    reward_model.score.load_state_dict({"weight": weight})
     return reward_model.eval()

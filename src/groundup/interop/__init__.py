@@ -16,6 +16,7 @@ Files, in reading order:
     fold_scales.py         scale factors folded into weights
     classifier_files.py    labels and heads of classifiers, ours and those of Hugging Face folders
     tokenizer_export.py    tokenizer files that transformers reads with equal ids
+    reward_files.py        linear layers of reward models, ours and those of Hugging Face folders
     huggingface_model.py   Hugging Face folders, import and export
     sampling_defaults.py   recommended sampling, kept from import to export
     model_card.py          name and licence of a model, kept from import to export

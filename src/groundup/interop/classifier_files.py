@@ -43,6 +43,8 @@ def classifier_tensors(fields: Json, family: Family, path: Path) -> ClassifierTe
     name = class_name(fields)
     found = {TEXT: family.text_classifier, TOKENS: family.token_classifier}
     task = next((end for end in OTHER_TASKS if name.endswith(end)), None)
+    if task == TEXT and family.kind == "decoder" and len(fields.get("id2label") or "01") == 1:
+        return None  # a reward model: reward_files.py
     if task is not None and (tensors := found.get(task)) is not None:
         return tensors
     if task is not None:

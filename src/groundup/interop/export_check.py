@@ -18,14 +18,19 @@ HARD_TEXT = (
 
 
 @torch.no_grad()
-def sample_outputs(model: nn.Module) -> dict[str, Tensor]:
-    """Float32 logits, and hidden states of an encoder, for tokens spread over the vocabulary. The model becomes float32."""
+def sample_outputs(model: nn.Module, *, has_score: bool = False) -> dict[str, Tensor]:
+    """Float32 logits, and hidden states of an encoder, for tokens spread over the vocabulary. The model becomes float32.
+
+    has_score: of a reward model, which has hidden states and no logits.
+    """
     model = model.float()
     config: ModelConfig = model.config  # type: ignore[assignment]
     tokens = torch.arange(min(SAMPLE_TOKENS, config.context_length))[None] * 7919 % config.vocab_size
     call: Any = model
     if config.architecture == "encoder_decoder":
         return {"logits": call(tokens, decoder_tokens=tokens).logits}
+    if has_score:
+        return {"hidden states": call.hidden_states(tokens)}
     if config.architecture == "encoder":
         hidden = {"hidden states": call.hidden_states(tokens)}
         return hidden | ({"logits": call(tokens).logits} if config.masked_lm_head else {})

@@ -25,6 +25,7 @@ from groundup.interop.families import Family, require_family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_config, fold_scales
 from groundup.interop.multimodal_text import TextTensors, is_multimodal, text_fields
+from groundup.interop.reward_files import SCORE, has_score, score_fields
 from groundup.interop.safetensors_files import (
     MAX_SHARD_BYTES,
     SafetensorsFolder,
@@ -100,6 +101,8 @@ def open_folder(
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
     if classifier is not None:
         config, ignored = config.model_copy(update={"masked_lm_head": False}), [*ignored, *head_patterns(classifier)]
+    if has_score(fields, family):
+        config, ignored = config.model_copy(update={"tie_embeddings": True}), [*ignored, SCORE]
     if config.architecture == "encoder" and (pooling := read_pooling(folder)):
         config = config.model_copy(update={"pooling": pooling})
     if config.architecture == "encoder_decoder" and (settings := folder / "generation_config.json").is_file():
@@ -116,6 +119,7 @@ def export_huggingface(
     dtype: str | torch.dtype = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     classifier: ClassificationHead | None = None,
+    score: Tensor | None = None,
 ) -> list[Path]:
     """Write a folder for transformers and vLLM. Returns the files written.
 
@@ -123,6 +127,7 @@ def export_huggingface(
         tokenizer: a tokenizer or its folder; None: no tokenizer files.
         dtype: of the stored weights: float32, bfloat16 or float16.
         classifier: the head of a classifier, in place of one of tokens; in a form that `find_classifier_family` finds.
+        score: the layer (1 D) of a reward model, in place of the head of a decoder.
 
     Raises UserError if no family can represent the model.
 
@@ -140,6 +145,10 @@ def export_huggingface(
         assert found is not None
         family, tensors = found
         head, extra_fields = foreign_head(classifier, tensors), classifier_fields(classifier, family, tensors)
+    if score is not None:
+        head, extra_fields = [(SCORE, score)], score_fields(family)
+        config = config.model_copy(update={"tie_embeddings": True})  # no head of tokens is stored
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("head.")}
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path | str) else tokenizer
     padding = family.fixed.get("pad_token_id")
     if tokenizer is not None and padding not in (None, tokenizer.pad_id):

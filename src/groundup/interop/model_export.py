@@ -12,6 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.classifier_files import find_classifier_family, read_classifier, write_classifier
 from groundup.interop.huggingface_model import DTYPES, check_huggingface, export_huggingface
 from groundup.interop.model_card import ModelCard, copy_legal_files, read_model_card, write_card_files
+from groundup.interop.reward_files import is_reward_model, read_reward
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import ModelConfig, Recipe
 from groundup.tokenizer import Tokenizer
@@ -43,11 +44,15 @@ def export(
     head = read_classifier(source) if source is not None and source.is_dir() else None
     fits = head is not None and format == "huggingface" and find_classifier_family(model.config, head) is not None  # type: ignore[arg-type]
     files = [] if head is None or fits else write_classifier(head, out)
+    has_score = source is not None and is_reward_model(source)
+    if format == "gguf" and has_score:
+        raise UserError("format gguf has no place for the layer of a reward model", hint="--format huggingface")
     if format == "gguf":
         card = read_model_card(source) if source else {}
         files += _gguf(model, tokenizer, out, dtype, card)
         return [*files, *(copy_legal_files(source, out) if source else ())]
-    files += export_huggingface(model, tokenizer, out, dtype, classifier=head if fits else None)
+    score = read_reward(source, model) if has_score and source is not None else None
+    files += export_huggingface(model, tokenizer, out, dtype, classifier=head if fits else None, score=score)
     return [*files, *(write_card_files(source, out) if source else ())]
 
 

@@ -28,6 +28,9 @@ QUANTIZATION_FILE = "quantization.json"
 
 DEVICE = re.compile(r"auto|(?:cpu|cuda|mps|xpu|hpu|meta)(?::\d+)?")
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""ORGANIZATION/NAME, as models are called on the Hub of Hugging Face."""
+
 EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
 
@@ -74,9 +77,10 @@ def open_model(
 def resolve_model_path(path: Path) -> Path:
     """The model folder or .gguf file at `path`: itself, or the best model of a run."""
     if not path.exists():
-        raise UserError(
-            f"{path}: no such file or folder, expected {EXPECTED}", hint="groundup run RECIPE creates a run"
-        )
+        hint = "groundup run RECIPE creates a run"
+        if HUB_NAME.fullmatch(str(path)) and not path.parent.exists():
+            hint = f"models are not downloaded here: hf download {path} --local-dir {path.name}, then name {path.name}"
+        raise UserError(f"{path}: no such file or folder, expected {EXPECTED}", hint=hint)
     if path.is_file():
         return _check_file(path)
     if any((path / name).is_file() for name in (NATIVE_CONFIG, HUGGINGFACE_CONFIG)):

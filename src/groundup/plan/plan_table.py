@@ -60,10 +60,7 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if cost := summary.get("preference"):
         rows.append(("preferences", f"{describe_preference(cost)} on {cost['devices']} x {hardware}"))
     if cost := summary.get("reinforcement"):
-        answers = f"{cost['answers']:,} answers of at most {cost['answer_tokens']:,} tokens"
-        resources = f"at most {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
-        text = f"{cost['problems']:,} problems, {cost['steps']:,} steps, {answers}: {resources} on one {hardware}"
-        rows.append(("rewards", text))
+        rows.append(("rewards", f"{describe_reinforcement(cost)} on one {hardware}"))
     rows += [(f"[{section}]", text) for section, text in summary.get("tuning_devices", {}).items()]
     if stages := summary.get("stages"):
         rows.append(("runs", ", ".join(stages)))
@@ -85,6 +82,13 @@ def describe_preference(cost: dict[str, Any]) -> str:
         f"{cost['preferences']:,}, {_format_count(cost['tokens'])} tokens in one pass, {cost['epochs']:g} passes, "
         f"{cost['steps']:,} steps: {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
     )
+
+
+def describe_reinforcement(cost: dict[str, Any]) -> str:
+    """Problems, steps, memory and time of learning from rewards."""
+    answers = f"{cost['answers']:,} answers of at most {cost['answer_tokens']:,} tokens"
+    resources = f"at most {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
+    return f"{cost['problems']:,} problems, {cost['steps']:,} steps, {answers}: {resources}"
 
 
 def describe_data(summary: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from groundup.interop.export_check import check_token_ids, largest_difference, s
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_export import own_dtype
 from groundup.interop.model_loading import is_quantized
+from groundup.interop.reward_files import is_reward_model
 from groundup.interop.tokenizer_export import keep_max_length
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized
@@ -94,7 +95,7 @@ def export_model(
             files = interop.export(model, tokenizer, partial, format=format, dtype=dtype, source=source)
         if (partial / "tokenizer_config.json").is_file():
             keep_max_length(source, partial)
-        expected = sample_outputs(model)
+        expected = sample_outputs(model, has_score=is_reward_model(source))
         del model  # one model in memory at a time
         difference = _check(partial, tokenizer, expected, dtype)
     return ModelExport([out / file.relative_to(partial) for file in dict.fromkeys(files)], dtype, difference, notes)
@@ -119,7 +120,9 @@ def _check(folder: Path, tokenizer: Tokenizer, expected: dict[str, torch.Tensor]
     except UserError as error:
         raise UserError(f"the export in {dtype} does not open again: {error.message}", hint="--dtype float32") from None
     check_token_ids(tokenizer, exported, str(folder))
-    if (difference := largest_difference(expected, sample_outputs(model))) == torch.inf:
+    if (
+        difference := largest_difference(expected, sample_outputs(model, has_score=is_reward_model(path)))
+    ) == torch.inf:
         raise UserError(f"the export in {dtype} gives logits that are not finite", hint="--dtype bfloat16 or float32")
     return difference
 

@@ -72,6 +72,22 @@ class Recipe(BaseConfig):
     report: ReportConfig | None = knob(None, "PDF and HTML report", unset=SKIPPED)
     machine: MachineConfig = knob(MachineConfig(), "devices and limits; never fingerprinted")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _share_prompts(cls, values: Any) -> Any:
+        """The prompts of a tuning table are those of the later ones, where they name none."""
+        if not isinstance(values, dict):
+            return values
+        values, prompts = dict(values), None
+        for table in ("finetune", "preference", "reinforcement"):
+            section = values.get(table)
+            if not isinstance(section, dict):
+                continue
+            if prompts is not None and "prompts" not in section and section.get("loss") != "reward":
+                values[table] = section = {**section, "prompts": prompts}
+            prompts = section.get("prompts", prompts)
+        return values
+
     @model_validator(mode="after")
     def _check_base(self) -> "Recipe":
         if self.base is not None and self.tokenizer is not None:

@@ -77,7 +77,9 @@ class TuningConfig(BaseConfig):
         "in a row are no better",
         unset="derived: on for text pairs and for more than 5,000 conversations; fewer are to be known by heart",
     )
-    prompts: tuple[str, ...] = knob(("Hello", "What is AI?"), "prompts of the samples in log and report")
+    prompts: tuple[str, ...] = knob(
+        ("Hello", "What is AI?"), "prompts of the samples in log and report; of later tables, too, that name none"
+    )
 
     @property
     def one_device_reason(self) -> str | None:

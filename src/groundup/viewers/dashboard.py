@@ -99,9 +99,20 @@ def _panels(reader: RunReader, max_points: int) -> list[MetricPanel]:
     steps, evaluations = reader.steps, reader.evaluations
     bits = bool(numpy.isfinite(numpy.array(evaluations.columns["bits_per_byte"])).any())
     column, unit = ("bits_per_byte", "bits per byte") if bits else ("loss", "nats per token")
+    stage = None if reader.folder is None else stage_name(reader.folder)
+    compared = {"preference": "chosen answers preferred", "reinforcement": "problems solved"}.get(
+        stage or "", "accuracy"
+    )
+    loss_unit = "" if stage in ("preference", "reinforcement") else "nats per token"
     panels = [
-        _panel("training loss", "nats per token", steps, "loss", "places", max_points),
-        _panel("validation loss", unit, evaluations, column, "places", max_points, show_markers=True),
+        _panel("reward", "", steps, "reward", "places", max_points),
+        _panel("training loss", loss_unit, steps, "loss", "places", max_points),
+        _panel("validation loss", loss_unit and unit, evaluations, column, "places", max_points, show_markers=True),
+        _panel(f"held-out {compared}", "", evaluations, "accuracy", "places", max_points, show_markers=True),
+        _panel("held-out margin of rewards", "", evaluations, "margin", "places", max_points, show_markers=True),
+        _panel("held-out reward", "", evaluations, "reward", "places", max_points, show_markers=True),
+        _panel("KL divergence", "nats per token", steps, "kl", "places", max_points),
+        _panel("answer length", "tokens", steps, "answer_tokens", "digits", max_points),
         _panel("learning rate", "", steps, "learning_rate", "digits", max_points, raw=True, y_min=0),
         _panel("speed", "tokens/s", steps, "tokens_per_second", "count", max_points, y_min=0),
         _panel("memory", "", steps, "memory", "bytes", max_points, raw=True, y_min=0),

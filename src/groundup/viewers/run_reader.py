@@ -19,8 +19,10 @@ from groundup.report.run_data import PLAN, RECIPE, read_json
 JsonRecord = dict[str, Any]
 
 STEPS_FILE, EVAL_FILE, LOCK_FILE = "steps.jsonl", "eval.jsonl", ".lock"
-COLUMNS = ("step", "loss", "learning_rate", "tokens_per_second", "memory", "seconds")
-EVAL_COLUMNS = ("step", "bits_per_byte", "loss")
+COLUMNS = (
+    "step", "loss", "learning_rate", "tokens_per_second", "memory", "seconds", "reward", "kl", "answer_tokens",
+)  # fmt: skip
+EVAL_COLUMNS = ("step", "bits_per_byte", "loss", "accuracy", "margin", "reward")
 DEFAULT_STAGE = "base"
 """Default stage when no training is running."""
 
@@ -93,7 +95,7 @@ class RunReader:
     """Incremental reader of a run folder, or of one stage folder in it."""
 
     def __init__(self, path: Path, stage: str | None = None):
-        """`stage`: name of the training stage; None: the running one, else the pretraining.
+        """`stage`: name of the training stage; None: the running one, else the pretraining, else the last.
 
         Raises UserError for a folder that is neither a run nor a training stage.
         """
@@ -129,8 +131,6 @@ class RunReader:
             raise UserError(f"{self.path}: the folder was removed", hint="groundup run RECIPE creates it again")
         if not self._is_stage_folder:
             self.plan = read_json(self.path / PLAN, {})
-            if self.plan and "train" not in self.plan:
-                raise UserError(f"{self.path}: the recipe has no [train] section", hint="add [train]")
         trainings = self.trainings()
         if self.requested_stage is not None and self.requested_stage not in trainings and trainings:
             available = ", ".join(trainings)
@@ -138,7 +138,7 @@ class RunReader:
                 f"{self.path}: no training {self.requested_stage!r} yet", hint=f"trainings in this run: {available}"
             )
         running = [name for name, path in trainings.items() if path.suffix == ".partial"]
-        default = DEFAULT_STAGE if DEFAULT_STAGE in trainings else next(iter(trainings), "")
+        default = DEFAULT_STAGE if DEFAULT_STAGE in trainings else next(reversed(trainings), "")
         folder = trainings.get(self.requested_stage or (running or [default])[-1])
         if folder != self.folder:
             if folder is None or self.folder is None or stage_name(folder) != stage_name(self.folder):

@@ -43,14 +43,19 @@ class ResponsePair(NamedTuple):
 
 
 def encode_response(
-    tokenizer: Tokenizer, prompt: Sequence[Message], completion: Sequence[Message], max_tokens: int
+    tokenizer: Tokenizer,
+    prompt: Sequence[Message],
+    completion: Sequence[Message],
+    max_tokens: int,
+    tools: Sequence[Any] = (),
 ) -> EncodedResponse | None:
     """The prompt and the completion, which begins with an assistant's message, as tokens; None beyond `max_tokens`.
 
     Raises UserError if the chat template refuses them, and RecordDropped for tool calls that it leaves out.
     """
     given = [{**message, "weight": 0} for message in prompt]  # only the completion is learnt
-    ids, mask = tokenizer.render_chat_with_mask(template_messages(tokenizer, [*given, *map(dict, completion)]))
+    names: dict[str, Any] = {"tools": list(tools)} if tools else {}
+    ids, mask = tokenizer.render_chat_with_mask(template_messages(tokenizer, [*given, *map(dict, completion)]), **names)
     return EncodedResponse(tuple(ids), tuple(mask)) if len(ids) <= max_tokens else None
 
 

@@ -49,7 +49,7 @@ def parse_preference(item: Any, labelled: bool, name: str) -> Sequence[Preferenc
             raise UserError(f"{name}: {DROP_REASONS[str(reason)]}", hint=f"expected {SHAPES[labelled]}") from None
     if labelled and isinstance(item, Preference):
         answers = ((item.chosen, True), (item.rejected, False))
-        return [LabelledAnswer(item.prompt, answer, label, item.source) for answer, label in answers]
+        return [LabelledAnswer(item.prompt, answer, label, item.source, tools=item.tools) for answer, label in answers]
     if isinstance(item, LabelledAnswer if labelled else Preference):
         return [item]
     raise UserError(f"{name} is a {type(item).__name__}, expected a dict with {SHAPES[labelled]}")
@@ -63,7 +63,7 @@ def encode_preferences(
     for item in items:
         answers = (item.chosen, item.rejected) if isinstance(item, Preference) else (item.completion,)
         try:
-            responses = [encode_response(tokenizer, item.prompt, answer, max_tokens) for answer in answers]
+            responses = [encode_response(tokenizer, item.prompt, answer, max_tokens, item.tools) for answer in answers]
         except RecordDropped as reason:
             dropped.append((item, str(reason)))
             continue
@@ -119,7 +119,7 @@ def make_labelled_batches(
     responses = [response for _, response in items]
     mismatched = []
     for (item, _), partner in zip(items, mismatched_rows([repr(item.prompt) for item, _ in items], seed), strict=True):
-        response = encode_response(tokenizer, item.prompt, items[partner][0].completion, 1 << 62)
+        response = encode_response(tokenizer, item.prompt, items[partner][0].completion, 1 << 62, item.tools)
         assert response is not None
         mismatched.append(EncodedResponse(response.ids[:max_tokens], response.mask[:max_tokens]))
     reference = log_probs([*responses, *mismatched], name)

@@ -17,8 +17,9 @@ from groundup.finetune.trainable_base import load_base, machine_of_rank, save_tu
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference, read_items
 from groundup.finetune.training_data.read_stats import DROP_REASONS, ReadStats
-from groundup.generate.reward_model import save_reward_head
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
+from groundup.interop.base_model import read_added_tokens
+from groundup.interop.reward_files import write_reward
 from groundup.parallel import process_group
 from groundup.recipe import RecipeView
 from groundup.recipe.preference_config import PreferenceConfig
@@ -48,18 +49,18 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     config: PreferenceConfig = recipe.preference
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
-    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer))
+    new_tokens = read_added_tokens(inputs["base"]) if "base" in inputs else ()
+    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer), new_tokens=new_tokens)
     model: Any = load_base(inputs[source], config.method, setup_device(machine))
     parameters = sum(weight.numel() for weight in model.parameters())
     items, stats = read_items(config, machine)
     train, validation = split_examples(items, config.validation_fraction, lambda item: repr(item.prompt))
     answers_before, sampled_before = [], []
-    prompts = [item.prompt for item in validation]
     is_chat = config.loss != "reward"
     if is_chat:
         machine.progress.log(f"answering {len(config.prompts)} prompts and held-out ones, before the training")
         answers_before = greedy_answers(model, tokenizer, config.prompts)
-        sampled_before = sample_answers(model, tokenizer, prompts, recipe.seed)
+        sampled_before = sample_answers(model, tokenizer, validation, recipe.seed)
     with process_group(setup_device(machine), machine.stall_timeout_seconds):
         result = finetune_preferences(
             model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
@@ -73,10 +74,10 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     _write_items(result, stats, out)
     answers, sampled, divergence = [], [], None
     if result.reward_model is not None:
-        save_reward_head(result.reward_model, out)
+        write_reward(result.reward_model.score.weight, model, out)
     else:
         answers = greedy_answers(model, tokenizer, config.prompts)
-        sampled = sample_answers(model, tokenizer, prompts, recipe.seed)
+        sampled = sample_answers(model, tokenizer, validation, recipe.seed)
         log_probs = response_log_prob_sums(model, sampled, "float32", machine, "divergence, model")
         del model
         reference = load_base(inputs[source], config.method, setup_device(machine))
@@ -140,4 +141,5 @@ def as_record(item: Preference | LabelledAnswer) -> dict[str, Any]:
         answers = {"chosen": item.chosen, "rejected": item.rejected}
     else:
         answers = {"completion": item.completion, "label": item.desirable}
-    return {"prompt": item.prompt, **answers, "source": item.source}
+    tools = {"tools": item.tools} if item.tools else {}
+    return {"prompt": item.prompt, **answers, **tools, "source": item.source}

@@ -29,6 +29,7 @@ from groundup.finetune.sft import DEFAULT_LORA, METHODS, NUM_EVALS, PATIENCE, WA
 from groundup.finetune.template_messages import prompt_ids
 from groundup.finetune.training_data.problems import problem_of
 from groundup.finetune.training_data.read_stats import DROP_REASONS, RecordDropped
+from groundup.finetune.training_data.turn_checks import tools_of
 from groundup.generate import GREEDY, generate_many
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
@@ -211,7 +212,7 @@ def encode_problems(
                 hint='expected {"prompt": text or messages, "answer": text}',
             ) from None
         try:
-            if (ids := prompt_ids(tokenizer, problem.messages)) is None:
+            if (ids := prompt_ids(tokenizer, problem.messages, tools_of(problem.fields))) is None:
                 raise RecordDropped("refused")
             if len(ids) > max_tokens:
                 raise RecordDropped("too_long")

@@ -21,6 +21,8 @@ NUMBER = re.compile(
     r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?\s?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:\s?/\s?(\d+))?(?![\w])"
 )
 MAX_DIGITS = 100
+FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
+"""A text that is one formula of LaTeX."""
 CODE_BLOCK = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -70,6 +72,8 @@ def final_answer(text: str, *, numeric: bool = False) -> str:
         text = after.strip().split("\n")[0]
     elif (boxed := _last_boxed(text)) is not None:
         text = boxed
+    if (formula := FORMULA.fullmatch(text.strip())) is not None:
+        text = formula[1] or formula[2] or formula[3]
     if numeric and as_number(text) is None:
         return next((found for found in reversed(_numbers(text))), "")
     return text.strip()

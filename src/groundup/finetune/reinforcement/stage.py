@@ -17,6 +17,7 @@ from groundup.finetune.trainable_base import load_base, save_tuned
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.read_stats import DROP_REASONS
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
+from groundup.interop.base_model import read_added_tokens
 from groundup.recipe import RecipeView
 from groundup.recipe.reinforcement_config import ReinforcementConfig
 from groundup.stages import last_model_stage
@@ -48,7 +49,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     config: ReinforcementConfig = recipe.reinforcement
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
-    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer))
+    new_tokens = read_added_tokens(inputs["base"]) if "base" in inputs else ()
+    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer), new_tokens=new_tokens)
     model: Any = load_base(inputs[source], config.method, setup_device(machine))
     parameters = sum(weight.numel() for weight in model.parameters())
     problems, stats = read_usable_problems(config, machine)

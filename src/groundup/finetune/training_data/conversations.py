@@ -19,7 +19,7 @@ from groundup.finetune.training_data.conversation_store import ConversationStore
 from groundup.finetune.training_data.conversation_trees import join_trees
 from groundup.finetune.training_data.dialogue_files import MESSAGES_OF_ENTRIES, dialogue_records
 from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
-from groundup.finetune.training_data.turn_checks import DoubledRoles, check_messages, merge_doubled
+from groundup.finetune.training_data.turn_checks import DoubledRoles, check_messages, merge_doubled, tools_of
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 SHAPES = (
@@ -136,7 +136,7 @@ def _conversations_of(
     else:
         found = MESSAGES_OF_ENTRIES[source.kind](record.value)
     options = {"source": source.name, "topic": PurePosixPath(record.file).stem, "weight": source.repeats}
-    tools = _tools(record.value, source.columns)
+    tools = tools_of(mapped_fields(record.value, source.columns)) if isinstance(record.value, dict) else []
     for messages in found:
         conversation, changes = conversation_of(
             messages, doubled_roles, tools=tools, file=record.file, line=record.line, **options
@@ -152,17 +152,6 @@ def _messages_of_record(value: Any, columns: Mapping[str, str]) -> Messages:
     if isinstance(value, dict) and str(mapped_fields(value, columns).get("label")).lower() in LABELS_OF_BAD:
         raise RecordDropped("undesirable")
     return messages
-
-
-def _tools(value: Any, columns: Mapping[str, str]) -> list[Any]:
-    """The definitions of a field `tools`: a list, or its JSON text."""
-    tools = mapped_fields(value, columns).get("tools") if isinstance(value, dict) else None
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError):
-            return []
-    return tools if isinstance(tools, list) else []
 
 
 def _digest(conversation: TrainingConversation) -> bytes:

@@ -4,7 +4,8 @@
 {"prompt": ..., "completion": ..., "label": true}   an answer, and whether it is good: KTO
 
 Prompts and answers are texts or lists of messages. Without a prompt, it is what chosen and rejected begin with alike:
-messages, or "Human:" and "Assistant:" paragraphs (Bai et al. 2022). Each pair also holds two labelled answers.
+messages, or "Human:" and "Assistant:" paragraphs (Bai et al. 2022). Each pair also holds two labelled answers. A field
+`tools` has the definitions for the chat template.
 """
 
 import re
@@ -26,7 +27,7 @@ from groundup.data.conversation_shapes import (
 )
 from groundup.data.record_files import source_records
 from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
-from groundup.finetune.training_data.turn_checks import check_messages
+from groundup.finetune.training_data.turn_checks import check_messages, tools_of
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 from groundup.recipe.preference_config import PreferenceConfig
 
@@ -47,6 +48,7 @@ class Preference:
     source: str = ""
     file: str = ""
     line: int = 0
+    tools: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class LabelledAnswer:
     source: str = ""
     file: str = ""
     line: int = 0
+    tools: Sequence[Any] = ()
 
 
 Item = TypeVar("Item", Preference, LabelledAnswer)
@@ -103,7 +106,9 @@ def preferences_of(record: Mapping[str, Any]) -> Iterator[Preference]:
         prompt, answers = answers[0][:last], [answer[last:] for answer in answers]
     if answers[0] == answers[1]:
         raise RecordDropped("same_answers")
-    yield Preference(_checked(prompt, False), _checked(answers[0], True), _checked(answers[1], True))
+    yield Preference(
+        _checked(prompt, False), _checked(answers[0], True), _checked(answers[1], True), tools=tools_of(record)
+    )
 
 
 def labelled_answers_of(record: Mapping[str, Any]) -> Iterator[LabelledAnswer]:
@@ -115,8 +120,8 @@ def labelled_answers_of(record: Mapping[str, Any]) -> Iterator[LabelledAnswer]:
     desirable = LABELS.get(str(label).strip().lower())
     if label is None:
         for pair in preferences_of(record):
-            yield LabelledAnswer(pair.prompt, pair.chosen, True)
-            yield LabelledAnswer(pair.prompt, pair.rejected, False)
+            yield LabelledAnswer(pair.prompt, pair.chosen, True, tools=pair.tools)
+            yield LabelledAnswer(pair.prompt, pair.rejected, False, tools=pair.tools)
         return
     if desirable is None:
         raise RecordDropped("malformed")
@@ -127,7 +132,7 @@ def labelled_answers_of(record: Mapping[str, Any]) -> Iterator[LabelledAnswer]:
     if not completion:  # one list: all but its last turns of the assistant is the prompt
         last = next((i for i in range(len(prompt), 0, -1) if prompt[i - 1]["role"] != "assistant"), 0)
         prompt, completion = prompt[:last], prompt[last:]
-    yield LabelledAnswer(_checked(prompt, False), _checked(completion, True), desirable)
+    yield LabelledAnswer(_checked(prompt, False), _checked(completion, True), desirable, tools=tools_of(record))
 
 
 def _read(

@@ -1,12 +1,14 @@
 """Problems from files: prompts with what their answers are verified by.
 
 {"prompt": "What is 2 + 3?", "answer": "5"}         {"question": "...", "answer": "... #### 18"}     exact answer
-{"messages": [...], "tests": "assert f(2) == 4"}    unit tests; every field of a record is there for the reward
+{"messages": [...], "tests": "assert f(2) == 4"}    unit tests, also as MBPP and HumanEval have them
 
 A prompt is a text or a list of messages; an assistant turn at its end is the known answer, if no field is.
 """
 
+import ast
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -35,6 +37,8 @@ def problem_of(record: Mapping[str, Any], system_prompt: str | None = None) -> P
     '5'
     """
     prompt = next((name for name in PROMPTS if record.get(name)), None)
+    if prompt is None and record.get("text") and "test_list" in record:  # MBPP
+        prompt = "text"
     if prompt is not None:
         found = question_messages(record, prompt)
     else:
@@ -52,7 +56,28 @@ def problem_of(record: Mapping[str, Any], system_prompt: str | None = None) -> P
     value = record.get(name) if name else last
     answer = str(value).strip() if isinstance(value, str | int | float) else None
     fields = {key: value for key, value in record.items() if key not in (prompt, name, *TURN_LISTS)}
+    if "tests" not in fields and (tests := _tests(record)):
+        fields["tests"] = tests
     return Problem(tuple(messages), answer, fields)
+
+
+def _tests(record: Mapping[str, Any]) -> str:
+    """The tests of MBPP (`test_list`, after `test_setup_code` or `test_imports`) and of HumanEval (`test`, `entry_point`)."""
+    setup, tests = (
+        [line for name in names for line in _lines(record.get(name))]
+        for names in (("test_setup_code", "test_imports"), ("test_list", "test"))
+    )
+    if tests and (name := record.get("entry_point")):
+        tests.append(f"check({name})")
+    return "\n".join([*setup, *tests]) if tests else ""
+
+
+def _lines(value: Any) -> list[str]:
+    """The lines of a text, of a list, or of a list in JSON or Python, as tables have it."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(value.strip())
+    return [str(each) for each in value if each] if isinstance(value, list | tuple) else [str(value)] if value else []
 
 
 def read_problems(

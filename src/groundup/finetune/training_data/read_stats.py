@@ -82,6 +82,8 @@ class ReadStats:
 
     def describe(self) -> str:
         """One line for the log: the numbers, and for each reason where the first of them is."""
+        if not self.read:
+            return "0 read: the files are empty"
         return "; ".join(filter(None, [f"{self.read:,} read, {self.kept:,} kept", self.describe_losses()]))
 
     def describe_losses(self) -> str:

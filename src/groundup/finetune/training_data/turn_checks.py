@@ -1,6 +1,7 @@
 """Checks and repairs of the order of turns, after their shape is known."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from groundup.data.chat_message import Message
@@ -56,3 +57,14 @@ def _join(first: Message, second: Message) -> Message:
     if not (first.get("weight", 1) and second.get("weight", 1)):
         joined["weight"] = 0
     return joined
+
+
+def tools_of(record: Mapping[str, Any]) -> list[Any]:
+    """The definitions in the field `tools` of a record: a list, or its JSON text."""
+    tools = record.get("tools")
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError):
+            return []
+    return tools if isinstance(tools, list) else []

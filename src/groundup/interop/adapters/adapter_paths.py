@@ -1,6 +1,8 @@
 """Adapters by path: folders of PEFT, runs and stage folders; and models that are opened together with one."""
 
 import copy
+import re
+import warnings
 from pathlib import Path
 
 from torch import nn
@@ -8,6 +10,7 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.interop.adapters.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from groundup.interop.adapters.adapter_loading import load_adapter
+from groundup.interop.adapters.base_fingerprint import BASE_MODEL_FILE
 from groundup.interop.adapters.foreign_updates import replace_weight
 from groundup.interop.adapters.lora_layer import lora_experts, lora_layers
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens, token_matrices
@@ -39,7 +42,11 @@ def split_adapter(path: Path | str, adapter: Path | str | None) -> tuple[Path, P
     """
     path = Path(path)
     if adapter is not None or not (path / ADAPTER_CONFIG).is_file() or _is_model(path):
-        return path, None if adapter is None else resolve_adapter_path(adapter)
+        if adapter is None:
+            return path, None
+        adapter = resolve_adapter_path(adapter)
+        _warn_of_base(path, adapter)
+        return path, adapter
     name = read_adapter_config(path).base
     inside_run = path.resolve().parent.parent / STAGE_FOLDERS["base"]
     candidates = [] if name is None else [Path(name), path / name]
@@ -50,6 +57,18 @@ def split_adapter(path: Path | str, adapter: Path | str | None) -> tuple[Path, P
         f"{path}: an adapter of {name or 'a base model that it does not name'}, which is not here",
         hint=f"give the path of its base model, and --adapter {path}",
     )
+
+
+def _warn_of_base(path: Path, adapter: Path) -> None:
+    """Warn of a PEFT adapter that names another base: without a fingerprint, one of the same shape opens without an error."""
+    if (adapter / BASE_MODEL_FILE).is_file() or (name := read_adapter_config(adapter).base) is None:
+        return
+    trained_on = re.sub(r"[^a-z0-9]", "", Path(name).name.lower())
+    if trained_on not in re.sub(r"[^a-z0-9]", "", path.resolve().name.lower()):
+        warnings.warn(
+            f"{adapter} was trained on {name}, by its {ADAPTER_CONFIG}; whether {path} is that model cannot be checked",
+            stacklevel=3,
+        )
 
 
 def adapter_tokenizer(adapter: Path, base: Tokenizer) -> Tokenizer:

@@ -84,5 +84,14 @@ def check_base_model(model: nn.Module, folder: Path) -> None:
         raise UserError(
             f"{folder}: the adapter was trained on {base}, whose {different[0]} differs from this model's"
             + (f" (and {len(different) - 1} more)" if len(different) > 1 else ""),
-            hint="open it on the base model that it was trained on, not on a merged one",
+            hint=_base_hint(folder, base),
         )
+
+
+def _base_hint(folder: Path, base: str) -> str:
+    """Where the base of an adapter in a stage of a run is: the stage before it, whose model holds the adapters before."""
+    run = folder.resolve().parent.parent
+    stage = run / base.rpartition("/")[2]
+    if base.startswith(f"{run.name}/") and stage.is_dir():
+        return f"open it on {stage}; or open {run} alone, whose last model holds the adapters of all its stages"
+    return "open it on the base model that it was trained on, not on a merged one"
