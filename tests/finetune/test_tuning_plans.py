@@ -58,6 +58,9 @@ def test_steps_are_those_of_the_run(values, tmp_path, monkeypatch):
     metrics = [Manifest.read(tmp_path / "run" / name).metrics for name in ("06-chat", "07-preference")]  # type: ignore[union-attr]
     assert [metrics[0]["steps"], metrics[1]["steps"]] == [finetuning["steps"], preference["steps"]]
     assert finetuning["refused"] == metrics[0]["conversations"]["dropped"]["refused"] == 1
+    assert (
+        finetuning["learning_rate"] == metrics[0]["learning_rate"] == 1e-3
+    )  # a small model that has been taught: no more
     assert finetuning["sequence_length"] == metrics[0]["sequence_length"]
 
 

@@ -90,7 +90,9 @@ def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
         return None
     conversations, _ = read_conversations(finetune.conversations, machine, finetune.doubled_roles)
     train, validation = split_conversations(conversations, finetune.validation_fraction)
-    tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
+    tokenizer = read_base_tokenizer(base_model_path(recipe.base))
+    is_taught = tokenizer.chat_template is not None
+    tokenizer = with_chat_template(tokenizer)
     limit = finetune.sequence_length or config.context_length
     sample, others = train, validation
     if len(train) > EXACT_ITEMS:
@@ -111,7 +113,7 @@ def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
         )
     share = len(train) / len(sample)
     tokens = share * fitting.tokens
-    finetune = derive_finetuning(finetune, count_parameters(config).total, tokens)
+    finetune = derive_finetuning(finetune, count_parameters(config).total, tokens, is_taught=is_taught)
     assert finetune.batch_tokens is not None
     length = finetune.sequence_length or row_length(
         max(fitting.longest, held_out.longest), config.context_length, finetune.batch_tokens

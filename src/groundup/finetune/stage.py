@@ -29,7 +29,8 @@ from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
 from groundup.model import Decoder, EncoderDecoder
 from groundup.parallel import process_group
-from groundup.plan.finetune_defaults import RECALL_QUESTIONS
+from groundup.plan.finetune_defaults import RECALL_QUESTIONS, finetuning_defaults
+from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -63,11 +64,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         return finetune_on_examples(config, recipe.seed, inputs, out, replace(machine, layout={}))
     machine = machine_of_rank(machine)
     tokenizer = Tokenizer.load(inputs["base"])
-    lora = lora_options(
-        config,
-        trained_tokens=has_trained_tokens(inputs["base"], tokenizer),
-        new_tokens=read_added_tokens(inputs["base"]),
-    )
+    is_taught = has_trained_tokens(inputs["base"], tokenizer)
+    lora = lora_options(config, trained_tokens=is_taught, new_tokens=read_added_tokens(inputs["base"]))
     conversations, stats = read_conversations(config.conversations, machine, config.doubled_roles)
     machine.progress.log(f"conversations: {stats.describe()}")
     model: Any = load_base(inputs["base"], config.method, setup_device(machine))
@@ -87,6 +85,11 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "precision", "augment_user_turns", "long_conversations", "teacher_weight", "teacher_temperature",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
+    if is_taught and config.learning_rate is None and isinstance(model, Decoder):
+        defaults = finetuning_defaults(
+            config.task, config.method, count_parameters(model.config).total, 0, is_taught=True
+        )
+        settings["learning_rate"] = defaults["learning_rate"]
     questions = _recall_questions(train) if isinstance(model, Decoder) else {}
     if questions:
         machine.progress.log(f"answering {len(questions)} training questions, before the training")
