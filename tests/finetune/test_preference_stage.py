@@ -14,13 +14,13 @@ from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
 from groundup.cli import app
-from groundup.finetune import finetune_preferences
+from groundup.finetune import finetune_preferences, load_reward_model
 from groundup.finetune.preference import answer_samples, reference_log_probs
 from groundup.finetune.preference import stage as preference_stage
 from groundup.finetune.preference.preference_batches import EncodedResponse, LabelledBatches, PairBatches, ResponsePair
 from groundup.finetune.preference.preference_objective import PreferenceLoss
 from groundup.finetune.preference.preference_sets import mismatched_rows
-from groundup.generate import load_reward_model, score_answers
+from groundup.generate import score_answers
 from groundup.interop.adapters import load_adapter
 from groundup.model import load_model, save_model
 from groundup.recipe.preference_config import PreferenceConfig

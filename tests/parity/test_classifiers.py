@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from groundup.artifacts.errors import UserError
 from groundup.cli import app
 from groundup.cli.model_check import check_writes_text
-from groundup.finetune import load_classifier
-from groundup.generate import classify_texts, find_entities, load_reward_model
+from groundup.finetune import load_classifier, load_reward_model
+from groundup.generate import classify_texts, find_entities
 from groundup.interop import export_huggingface, load_huggingface, open_model
 from groundup.interop.model_export import export
 from groundup.quantize import export_model, quantize_folder

@@ -112,7 +112,8 @@ def _conversations(texts: list[str] | None, input: Path | None, query: str | Non
 def _print_rewards(
     network: Any, tokenizer: Any, folder: Path, conversations: list[tuple[str, list[Any]]], as_json: bool
 ) -> None:
-    from groundup.generate import load_reward_model, score_answers
+    from groundup.finetune import load_reward_model
+    from groundup.generate import score_answers
 
     rewards = score_answers(load_reward_model(network, folder), tokenizer, [messages for _, messages in conversations])
     for (name, messages), reward in sorted(

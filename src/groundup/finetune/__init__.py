@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from groundup.finetune.lora import apply_lora as apply_lora
     from groundup.finetune.preference.preference_tuning import PreferenceResult as PreferenceResult
     from groundup.finetune.preference.preference_tuning import finetune_preferences as finetune_preferences
+    from groundup.finetune.preference.reward_model_loading import load_reward_model as load_reward_model
     from groundup.finetune.reinforcement.answer_advantages import group_advantages as group_advantages
     from groundup.finetune.reinforcement.policy_gradient import policy_loss as policy_loss
     from groundup.finetune.reinforcement.policy_gradient import reference_kl as reference_kl
@@ -71,6 +72,7 @@ _LAZY_IMPORTS = {
     "finetune_embeddings": "example_tasks",
     "finetune_preferences": "preference.preference_tuning",
     "load_classifier": "classification",
+    "load_reward_model": "preference.reward_model_loading",
     "finetune_reinforcement": "reinforcement.reinforcement",
     "group_advantages": "reinforcement.answer_advantages",
     "masked_log_probs": "response_log_probs",
@@ -100,6 +102,7 @@ __all__ = [
     "finetune_reinforcement",
     "group_advantages",
     "load_classifier",
+    "load_reward_model",
     "masked_log_probs",
     "masked_log_probs_and_entropy",
     "policy_loss",

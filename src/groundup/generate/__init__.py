@@ -28,7 +28,7 @@ from groundup.generate.generation import (
     stream_text,
     stream_tokens,
 )
-from groundup.generate.reward_model import RewardModel, load_reward_model, score_answers
+from groundup.generate.reward_model import RewardModel, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.target_language import set_target_language
 from groundup.generate.terminal_chat import ChatSession
@@ -57,7 +57,6 @@ __all__ = [
     "generate_reference",
     "generate_text",
     "generate_texts",
-    "load_reward_model",
     "nearest_texts",
     "next_token_logits",
     "sample_token",

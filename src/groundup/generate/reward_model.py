@@ -1,7 +1,6 @@
 """Reward models: one number for an answer, from the hidden state of its last token (Ouyang et al. 2022, section 3.5)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.text_embedding import batches_by_length, pad_ids
-from groundup.interop.reward_files import read_reward
 from groundup.tokenizer import Tokenizer
 
 
@@ -55,21 +53,3 @@ def score_answers(
             tokens, lengths = pad_ids([ids[row] for row in rows])
             rewards[rows] = reward_model(tokens.to(device), lengths.to(device)).cpu()
     return rewards
-
-
-def load_reward_model(model: nn.Module, folder: Path | str) -> RewardModel:
-    """The reward model of `model`, which was opened from `folder`, such as runs/mine/07-preference, in evaluation mode.
-
-        model, tokenizer = open_model("runs/mine/07-preference")
-        reward_model = load_reward_model(model, "runs/mine/07-preference")
-
-    `folder` may also be one of transformers or trl: a decoder ForSequenceClassification with one label. Raises UserError for a
-    model without a reward, for another model than the reward was trained with, and for damaged files.
-    """
-    weight = read_reward(Path(folder), model)
-    reward_model = RewardModel(model)
-    if weight.shape != reward_model.score.weight.shape:
-        expected = list(reward_model.score.weight.shape)
-        raise UserError(f"{folder}: damaged: a reward of shape {list(weight.shape)}, expected {expected}")
-    reward_model.score.load_state_dict({"weight": weight})
-    return reward_model.eval()

@@ -9,6 +9,7 @@ Files, in reading order:
     preference_objective.py   these losses of a model on a batch
     preference_scores.py      accuracy, margins and rewards on held-out preferences
     preference_tuning.py      tuning on preferences: `finetune_preferences`
+    reward_model_loading.py   reward models from folders
     answer_samples.py         length and divergence of sampled answers
     preference_plan.py        cost and checks of preference tuning, before anything runs
     stage.py                  the stage 07-preference
