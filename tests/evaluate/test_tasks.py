@@ -1,3 +1,4 @@
+import copy
 import json
 from typing import get_args
 
@@ -5,7 +6,8 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.data.inputs import hash_task_files
-from groundup.evaluate import ScoredDocument, sample_validation_documents
+from groundup.evaluate import ScoredDocument, sample_validation_documents, score_documents, task_of_file
+from groundup.evaluate.likelihood import continuation_nats
 from groundup.evaluate.tasks import (
     CHOICE_TOKENS,
     CHOICES,
@@ -16,6 +18,7 @@ from groundup.evaluate.tasks import (
     score_choices,
     summarize_accuracy,
 )
+from groundup.generate import GREEDY, generate
 from groundup.recipe.evaluate_config import EvaluateConfig, TaskConfig, TaskKind
 from groundup.tokenizer import TokenShard
 
@@ -84,6 +87,41 @@ def test_completion_task_from_a_file(trained, tokenizer, tmp_path):
     ]
     task = TaskConfig(name="next", kind="completion", path=str(write(tmp_path / "c", items)))
     assert run_task(task, trained, tokenizer, 0)["accuracy"] == 0.5
+
+
+def test_a_context_that_is_read_once_gives_the_same_likelihoods(trained, tokenizer):
+    context = tokenizer.encode("The river went to the garden and")
+    endings = [tokenizer.encode(text) for text in (" saw the stone.", " the", " stone the saw and zzz")]
+    documents = [ScoredDocument([*context, *ending], 1, num_context_tokens=len(context)) for ending in endings]
+    expected = score_documents(trained, documents).document_nats
+    assert continuation_nats(trained, context, endings) == pytest.approx(list(expected), abs=1e-4)
+
+
+def test_chat_template_of_a_task(trained, tokenizer, tmp_path):
+    """The choice is scored as the answer of a turn, of which the question is the user's."""
+    chat = copy.copy(tokenizer)
+    chat.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
+    items = [{"question": "Hi", "choices": [" the garden", " zzz qqq"], "answer": 0}]
+    task = task_of_file(write(tmp_path / "a", items), apply_chat_template=True)
+    assert (task.kind, task.name, task.apply_chat_template) == ("multiple_choice", "a", True)
+    prompt = tokenizer.encode("[user] Hi\n[assistant]")
+    nats = continuation_nats(trained, prompt, [tokenizer.encode(choice) for choice in items[0]["choices"]])
+    assert run_task(task, trained, chat, 0)["accuracy"] == float(nats[0] / 11 < nats[1] / 8)
+    told = generate(trained, prompt, sampling=GREEDY, max_tokens=4)
+    items = [{"prompt": "Hi", "completion": tokenizer.decode(told[:2]).strip()}, {"prompt": "Hi", "completion": "xyl"}]
+    task = task_of_file(write(tmp_path / "c", items), apply_chat_template=True)
+    assert (task.kind, run_task(task, trained, chat, 0)["accuracy"]) == ("completion", 0.5)
+
+
+def test_a_line_separator_in_a_text_ends_no_line(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(json.dumps({"prompt": "a\u2028b", "completion": "c"}, ensure_ascii=False) + "\n")
+    assert task_of_file(path).kind == "completion"
+
+
+def test_a_file_of_neither_kind_is_refused(tmp_path):
+    with pytest.raises(UserError, match="fields text"):
+        task_of_file(write(tmp_path / "t.jsonl", [{"text": "a"}]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from groundup.finetune.reinforcement.code_sandbox import passes_tests
 from groundup.finetune.reinforcement.rewards import (
     Problem,
     WeightedReward,
-    compile_pattern,
+    check_pattern,
     exact_answer,
     final_answer,
     has_format,
@@ -58,13 +58,13 @@ def test_final_answer_of_unbalanced_braces_is_the_text():
 
 def test_patterns_and_length():
     problem = Problem(())
-    assert matches_pattern("I think 5", problem, pattern=compile_pattern(r"\d")) == 1
-    thought = compile_pattern(r"<think>.*</think>\s*<answer>.*</answer>")
+    assert matches_pattern("I think 5", problem, pattern=check_pattern(r"\d")) == 1
+    thought = check_pattern(r"<think>.*</think>\s*<answer>.*</answer>")
     assert has_format("<think>a\nb</think> <answer>5</answer>\n", problem, pattern=thought) == 1
     assert has_format("Well. <think>a</think><answer>5</answer>", problem, pattern=thought) == 0
     assert [short_enough("x" * n, problem, max_characters=10) for n in (10, 15, 20, 30)] == [1, 0.5, 0, 0]
     with pytest.raises(UserError, match="pattern"):
-        compile_pattern("(")
+        check_pattern("(")
 
 
 def test_sum_of_rewards_and_a_reward_that_is_no_number():

@@ -133,10 +133,10 @@ def test_an_adapter_of_peft_gives_its_logits(tmp_path, tied, name):
     expected = logits_of(reference)
     assert (expected - before).abs().max() > 0.05
     model = load_adapter(load_huggingface(tmp_path / "base"), tmp_path / "adapter")
-    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
     if name != "bias of B":
         merged = merge_trainable_tokens(merge_lora(model))
-        torch.testing.assert_close(logits_of(merged), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits_of(merged), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -156,16 +156,16 @@ def test_fused_layouts_both_ways(tmp_path, build, targets, dora):
     trained.save_pretrained(tmp_path / "adapter")
     expected = logits_of(trained)
     model = load_adapter(load_huggingface(tmp_path / "base"), tmp_path / "adapter")
-    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
 
     fresh = load_huggingface(tmp_path / "base")
     apply_lora(fresh, 3, 5.0, dora=dora, targets=[targets[0]])
     randomized(fresh)
     family = require_family(base.config.model_type, "")
     save_adapter(fresh, tmp_path / "ours", family=family)
-    torch.testing.assert_close(logits_of(reopened(tmp_path, tmp_path / "ours")), logits_of(fresh), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(reopened(tmp_path, tmp_path / "ours")), logits_of(fresh), rtol=1e-5, atol=1e-5)
     again = load_adapter(load_huggingface(tmp_path / "base"), tmp_path / "ours")
-    torch.testing.assert_close(logits_of(again), logits_of(fresh), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(again), logits_of(fresh), rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_every_variant_equal_peft(tmp_path):
@@ -192,7 +192,7 @@ def test_gradients_of_every_variant_equal_peft(tmp_path):
                 pairs["lora_magnitude_vector.default.weight"] = layer.magnitude
             for part, parameter in pairs.items():
                 expected = found[f"base_model.model.{module}.{part}"]
-                torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-5)
+                torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("build", [t5, bert])
@@ -208,7 +208,7 @@ def test_encoders_and_encoder_decoders(tmp_path, build):
             found = ours(TOKENS, decoder_tokens=TOKENS).logits
     else:
         expected, found = logits_of(trained), logits_of(ours)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 REFUSED = {
@@ -299,7 +299,7 @@ def test_trained_tokens_of_a_tied_model_stay_right_in_transformers(tmp_path):
     export_huggingface(model, None, tmp_path / "out")
     exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert exported.config.tie_word_embeddings
-    torch.testing.assert_close(logits_of(exported), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(exported), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
@@ -312,7 +312,7 @@ def test_a_whole_matrix_on_a_tied_model_is_exported_untied(tmp_path, module):
     export_huggingface(model, None, tmp_path / "out")
     exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert not exported.config.tie_word_embeddings
-    torch.testing.assert_close(logits_of(exported), logits_of(trained), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(exported), logits_of(trained), rtol=1e-5, atol=1e-5)
 
 
 def test_targets_by_group_name_and_pattern(tmp_path):
@@ -347,14 +347,14 @@ def test_lora_of_experts_equals_the_product(tmp_path):
         sum(".experts.3.w1.lora_A" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
         == 2
     )
-    torch.testing.assert_close(logits_of(reopened(tmp_path, tmp_path / "adapter")), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(reopened(tmp_path, tmp_path / "adapter")), expected, rtol=1e-5, atol=1e-5)
     again = load_adapter(load_huggingface(tmp_path / "base"), tmp_path / "adapter")
     torch.testing.assert_close(logits_of(again), expected, rtol=1e-5, atol=1e-5)
     experts = lora_experts(model)["blocks.0.feed_forward.experts"]
     weight = experts.base.up_proj[2] + 3.0 * experts.lora_b["up_proj"][2] @ experts.lora_a["up_proj"][2]
     merge_lora(model)
     torch.testing.assert_close(model.blocks[0].feed_forward.experts.up_proj[2], weight)
-    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scale_of_rank_stabilized_lora(tmp_path):

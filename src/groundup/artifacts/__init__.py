@@ -15,6 +15,7 @@
     parent_death.py       end of a rank whose launcher was killed
     progress.py           progress bars and log lines
     sanitize.py           foreign text made safe to print
+    bounded_regex.py      regular expressions of recipes and foreign files, with a time limit
     http_server.py        a listening socket and security headers, for the HTTP servers
 
 Deliberately absent: torch, and anything about what a stage computes.

@@ -236,26 +236,47 @@ def serve(
 
 def evaluate(
     model: ModelArgument,
-    text: Annotated[Path, typer.Option(help="Text to score, UTF-8.")],
+    text: Annotated[Path | None, typer.Option(help="Text to score, UTF-8.")] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            help="Questions with known answers: JSON lines of question, choices, answer (its index); or of prompt, completion."
+        ),
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Ask the questions of --task in the model's chat template.")
+    ] = False,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
-    """Measure bits per byte and perplexity of a model on a text.
+    """Measure bits per byte of a model on a text, or its answers to questions, with intervals of 95%.
 
     Example: groundup evaluate runs/quickstart --text held-out.txt
-    """
-    from groundup.evaluate import score_text
 
-    content = read_text(text)
+    Example: groundup evaluate runs/mine --task questions.jsonl --apply-chat-template
+    """
+    from groundup.evaluate import run_task, score_text, task_of_file
+
+    if text is None and task is None:
+        raise UserError("nothing to evaluate on", hint="--text FILE, or --task FILE")
+    if apply_chat_template and task is None:
+        raise UserError("--apply-chat-template without --task", hint="a text is scored as it is")
+    content = None if text is None else read_text(text)
+    questions = None if task is None else task_of_file(task, apply_chat_template=apply_chat_template)
     network, tokenizer = open_for_text(model, device, verify, adapter)
-    score = score_text(network, tokenizer, content)
+    score: dict[str, Any] = {} if content is None else score_text(network, tokenizer, content)
+    result = None if questions is None else run_task(questions, network, tokenizer, seed=0)
     if as_json:
-        print(json.dumps(score, indent=1))
+        print(json.dumps(score | (result or {}), indent=1))
         return
     for key, value in score.items():
         print(f"{key:<16} " + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"))
+    if result is not None:
+        interval = "" if result["interval"] is None else " ({:.1%} to {:.1%})".format(*result["interval"])
+        chance = "" if result["chance"] is None else f", chance {result['chance']:.1%}"
+        print(f"{'accuracy':<16} {result['accuracy']:.1%}{interval} of {result['items']:,} items{chance}")
 
 
 def export(

@@ -28,6 +28,7 @@ from groundup.evaluate.likelihood import (
     text_document,
 )
 from groundup.evaluate.logprobs import entropy, masked_mean, response_logprobs, token_logprobs
+from groundup.evaluate.tasks import run_task, task_of_file
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
 
@@ -40,11 +41,13 @@ __all__ = [
     "masked_mean",
     "perplexity",
     "response_logprobs",
+    "run_task",
     "sample_continuations",
     "sample_validation_documents",
     "score_documents",
     "score_text",
     "score_windows",
+    "task_of_file",
     "text_document",
     "token_logprobs",
 ]

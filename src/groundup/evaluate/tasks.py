@@ -9,10 +9,10 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_json, shorten
 from groundup.evaluate.bootstrap import bootstrap_interval
-from groundup.evaluate.likelihood import ScoredDocument, score_documents, text_document
-from groundup.generate import GREEDY, generate_text
+from groundup.evaluate.likelihood import ScoredDocument, continuation_nats, score_documents, text_document
+from groundup.generate import GREEDY, encode_prompt, generate
 from groundup.model import Decoder
-from groundup.recipe.evaluate_config import TaskConfig
+from groundup.recipe.evaluate_config import TaskConfig, TaskKind
 from groundup.tokenizer import Tokenizer
 
 CONTEXT_TOKENS, CHOICE_TOKENS, CHOICES = 64, 24, 4
@@ -37,15 +37,25 @@ class MultipleChoiceItem:
 def score_choices(model: Decoder, items: Sequence[MultipleChoiceItem]) -> list[bool]:
     """Whether the correct choice of each item has the highest likelihood per byte.
 
-    Normalized by bytes so that length does not matter: acc_norm of lm-evaluation-harness.
+    Normalized by bytes so that length does not matter: acc_norm of lm-evaluation-harness. A question is read once for all of
+    its choices, where it fits into the context with them.
     """
-    result = score_documents(model, [choice for item in items for choice in item.choices])
-    per_byte = iter(nats / size for nats, size in zip(result.document_nats, result.document_bytes, strict=True))
     correct = []
     for item in items:
-        losses = [next(per_byte) for _ in item.choices]
+        nats = _choice_nats(model, item.choices)
+        losses = [each / choice.bytes for each, choice in zip(nats, item.choices, strict=True)]
         correct.append(losses.index(min(losses)) == item.answer)
     return correct
+
+
+def _choice_nats(model: Decoder, choices: Sequence[ScoredDocument]) -> Sequence[float]:
+    """Negative log likelihood of each choice, in nats."""
+    contexts = {tuple(choice.ids[: choice.num_context_tokens]) for choice in choices}
+    longest = max(len(choice.ids) for choice in choices)
+    if not isinstance(model, Decoder) or len(contexts) > 1 or longest > model.config.cached_context_length:
+        return score_documents(model, choices).document_nats
+    context = contexts.pop()
+    return continuation_nats(model, context, [choice.ids[len(context) :] for choice in choices])
 
 
 def continuation_items(
@@ -81,7 +91,7 @@ def continuation_items(
 
 def run_task(task: TaskConfig, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
     """Run every item of the task's file; returns `summarize_accuracy`."""
-    return TASK_RUNNERS[task.kind](Path(task.path), model, tokenizer, seed)
+    return TASK_RUNNERS[task.kind](Path(task.path), model, tokenizer, seed, task.apply_chat_template)
 
 
 def summarize_accuracy(
@@ -106,33 +116,50 @@ def summarize_accuracy(
     }
 
 
-def _run_choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
-    """{"question": ..., "choices": [...], "answer": index}: question + " " + choice is scored."""
+def task_of_file(path: Path, *, apply_chat_template: bool = False) -> TaskConfig:
+    """The task in a file, whose kind its first line says. Raises UserError for a line of neither kind."""
+    location, item = next(_read_items(path, ()))
+    for kind, keys in TASK_KEYS.items():
+        if all(key in item for key in keys):
+            return TaskConfig(name=path.stem, kind=kind, path=str(path), apply_chat_template=apply_chat_template)
+    expected = "; or ".join(", ".join(keys) for keys in TASK_KEYS.values())
+    raise UserError(f"{location}: fields {', '.join(item) or 'none'}", hint=f"expected {expected}")
+
+
+def _run_choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int, as_chat: bool) -> dict[str, Any]:
+    """{"question": ..., "choices": [...], "answer": index}: question + " " + choice is scored, or the choice as an answer."""
     items: list[MultipleChoiceItem] = []
-    for location, entry in _read_items(path, ("question", "choices", "answer")):
+    for location, entry in _read_items(path, TASK_KEYS["multiple_choice"]):
         choices, answer = entry["choices"], entry["answer"]
         if not (isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)):
             raise UserError(f"{location}: choices = {shorten(choices)}, expected a list of at least two texts")
         if not (type(answer) is int and 0 <= answer < len(choices)):
             raise UserError(f"{location}: answer = {shorten(answer)}, expected 0 to {len(choices) - 1}")
-        documents = tuple(_choice_document(tokenizer, entry["question"], choice) for choice in choices)
+        make = _answer_document if as_chat else _choice_document
+        documents = tuple(make(tokenizer, entry["question"], choice) for choice in choices)
         items.append(MultipleChoiceItem(documents, answer, len(items)))
     chance = sum(1 / len(item.choices) for item in items) / len(items)
     return summarize_accuracy(score_choices(model, items), range(len(items)), chance, seed)
 
 
-def _run_completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+def _run_completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int, as_chat: bool) -> dict[str, Any]:
     """{"prompt": ..., "completion": ...}: correct when greedy decoding begins with the completion."""
     correct = []
-    for _, item in _read_items(path, ("prompt", "completion")):
+    for _, item in _read_items(path, TASK_KEYS["completion"]):
         expected = item["completion"].strip()
+        prompt = item["prompt"]
+        prompt_ids = _chat_ids(tokenizer, prompt) if as_chat else encode_prompt(model, tokenizer, prompt)
         length = len(tokenizer.encode(" " + expected)) + 2
-        text = generate_text(model, tokenizer, item["prompt"], sampling=GREEDY, max_tokens=length)
-        correct.append(text.strip().startswith(expected))
+        ids = generate(model, prompt_ids, sampling=GREEDY, max_tokens=length, stop_ids=tokenizer.stop_ids)
+        correct.append(tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(expected))
     return summarize_accuracy(correct, range(len(correct)), None, seed)
 
 
-TASK_RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]]] = {
+TASK_KEYS: dict[TaskKind, tuple[str, ...]] = {
+    "multiple_choice": ("question", "choices", "answer"),
+    "completion": ("prompt", "completion"),
+}
+TASK_RUNNERS: dict[TaskKind, Callable[[Path, Decoder, Tokenizer, int, bool], dict[str, Any]]] = {
     "multiple_choice": _run_choices,
     "completion": _run_completions,
 }
@@ -141,7 +168,7 @@ TASK_RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]
 def _read_items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line number, object) for each line of a task file. Raises UserError, naming the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON has other line breaks inside of texts
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}", hint="expected a JSON Lines file") from None
     numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -163,6 +190,16 @@ def _choice_document(tokenizer: Tokenizer, question: str, choice: str) -> Scored
     prompt, full = text_document(tokenizer, question), text_document(tokenizer, f"{question} {choice}")
     num_context_tokens = min(len(prompt.ids), len(full.ids) - 1)
     return ScoredDocument(full.ids, len(f" {choice}".encode()), num_context_tokens=num_context_tokens)
+
+
+def _chat_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    return tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
+
+
+def _answer_document(tokenizer: Tokenizer, question: str, choice: str) -> ScoredDocument:
+    """The choice as the answer to the question in the chat template."""
+    prompt = _chat_ids(tokenizer, question)
+    return ScoredDocument([*prompt, *tokenizer.encode(choice)], len(choice.encode()), num_context_tokens=len(prompt))
 
 
 def _continuation_document(tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str) -> ScoredDocument:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from groundup.artifacts.bounded_regex import RegexTimeout, regex_matches
 from groundup.artifacts.errors import UserError
 from groundup.interop.adapters.foreign_updates import ForeignLayout, candidate_families
 from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear, LoRASettings, lora_experts, lora_layers
@@ -125,11 +126,11 @@ def target_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
             pattern = re.compile(TARGET_GROUPS.get(target, rf"(.*\.)?({target})"))
         except re.error as error:
             raise UserError(f"LoRA target {target!r}: not a regular expression: {error}") from None
-        found = {
-            name
-            for name, module in layers.items()
-            if isinstance(module, Experts) == experts and (experts or any(map(pattern.fullmatch, names[name])))
-        }
+        candidates = [name for name, module in layers.items() if isinstance(module, Experts) == experts]
+        if target in TARGET_GROUPS or experts:
+            found = {name for name in candidates if experts or pattern.fullmatch(name)}
+        else:
+            found = {name for name in candidates if any(_matches(target, pattern, each) for each in names[name])}
         if not found:
             known = sorted({each.rpartition(".")[2] for name in layers for each in names[name]})
             raise UserError(
@@ -138,6 +139,16 @@ def target_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
             )
         chosen |= found
     return [name for name in layers if name in chosen]
+
+
+def _matches(target: str, pattern: re.Pattern[str], name: str) -> bool:
+    try:
+        return regex_matches(pattern.pattern, name, whole=True)
+    except RegexTimeout as error:
+        raise UserError(
+            f"LoRA target {target!r} takes more than {error} to compare with {name}",
+            hint="expected a pattern without a repetition inside of another",
+        ) from None
 
 
 def _is_target(module: nn.Module) -> bool:

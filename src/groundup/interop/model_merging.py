@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.artifacts.arguments import check_choice
 from groundup.artifacts.directory import new_folder
@@ -21,6 +21,8 @@ from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import open_model, resolve_model_path
 from groundup.model import save_model
 
+CHUNK_VALUES = 1 << 20
+"""Values of a tensor that are merged at a time, in float32."""
 TIES_DENSITY = 0.2
 """Part of the changes that TIES keeps (Yadav et al., section 4)."""
 
@@ -44,6 +46,7 @@ def merge_models(
         base: what the models were trained from, for task-arithmetic and ties.
         density: ties: part of the changes that is kept.
 
+    In memory: the merged model, and of the others what is not mapped from files of safetensors.
     Raises UserError for models that differ in configuration or vocabulary.
     """
     check_choice("method", method, MERGES)
@@ -57,7 +60,7 @@ def merge_models(
         raise UserError(f"density = {density}, expected more than 0 and at most 1")
     with new_folder(Path(out)) as partial:
         merged, tokenizer = open_model(paths[0] if base is None else base, "cpu", verify=verify)
-        opened: list[nn.Module] = []
+        states: list[dict[str, Tensor]] = []
         for path in paths:
             on_base = base is not None and (Path(path) / ADAPTER_CONFIG).is_file()
             source, adapter = (base, path) if on_base else (path, None)
@@ -66,16 +69,28 @@ def merge_models(
                 raise UserError(f"{path}: another configuration than the first model: {differences[0]}")
             if words.vocabulary != tokenizer.vocabulary:
                 raise UserError(f"{path}: another vocabulary than the first model, so its embeddings mean other tokens")
-            opened.append(model)
+            states.append(dict(model.state_dict()))
+            del model
         with torch.no_grad():
-            states = [model.state_dict() for model in opened]
             for name, tensor in merged.state_dict().items():
-                parts = [state[name].float() for state in states]
-                new = MERGES[method](tensor.float(), parts, factors, density)
-                tensor.copy_(new if tensor.is_floating_point() else tensor)
+                sources = [state.pop(name) for state in states]  # so that the pages of their files are given back
+                if tensor.is_floating_point():
+                    _merge(tensor, sources, factors, method, density)
         save_model(merged, partial)
         tokenizer.save(partial)
         write_card_files(resolve_model_path(split_adapter(paths[0], None)[0]), partial)
+
+
+def _merge(tensor: Tensor, sources: Sequence[Tensor], factors: list[float], method: str, density: float) -> None:
+    """Write the merged tensor into that of the base, some rows at a time unless the method looks at all of it."""
+    rows = len(tensor) if method == "ties" or not tensor.ndim else max(1, CHUNK_VALUES // max(1, tensor[0].numel()))
+    parts = (
+        [(tensor, *sources)]
+        if not tensor.ndim
+        else zip(*(each.split(rows) for each in (tensor, *sources)), strict=True)
+    )
+    for base, *changed in parts:
+        base.copy_(MERGES[method](base.float(), [each.float() for each in changed], factors, density))
 
 
 def _checked_weights(weights: Sequence[float] | None, count: int, method: str) -> list[float]:

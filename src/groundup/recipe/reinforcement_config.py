@@ -33,7 +33,9 @@ class RewardConfig(BaseConfig):
     weight: float = knob(1.0, "factor of this reward in the sum; below 0: a penalty")
     pattern: str | None = knob(None, "regex and format: regular expression of Python", unset="for these kinds only")
     max_characters: int | None = knob(None, "length: characters", unset="for this kind only", ge=1)
-    timeout_seconds: float = knob(5.0, "tests: time limit of a program", gt=0)
+    timeout_seconds: float = knob(
+        5.0, "tests, regex and format: time limit of a program or a match, which then counts as 0", gt=0
+    )
     function: str | None = knob(
         None,
         "function: path/to/file.py:name of a function (text, problem) -> number; the file must also be named on the command "

@@ -11,7 +11,7 @@ from groundup.finetune.reinforcement.rewards import (
     Problem,
     RewardFunction,
     WeightedReward,
-    compile_pattern,
+    check_pattern,
     exact_answer,
     has_format,
     load_function,
@@ -57,7 +57,8 @@ def build_reward(configs: Iterable[RewardConfig], machine: Machine) -> WeightedR
             function = exact_answer
         elif config.kind in ("regex", "format"):
             rule = matches_pattern if config.kind == "regex" else has_format
-            function = partial(rule, pattern=compile_pattern(config.pattern or ""))
+            limits = {"timeout_seconds": config.timeout_seconds}
+            function = partial(rule, pattern=check_pattern(config.pattern or ""), **limits)
         elif config.kind == "length":
             function = partial(short_enough, max_characters=config.max_characters or 1)
         elif config.kind == "tests":

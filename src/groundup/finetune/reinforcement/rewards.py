@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.bounded_regex import RegexTimeout, regex_matches
 from groundup.artifacts.errors import UserError
 from groundup.finetune.reinforcement.code_sandbox import passes_tests
 
@@ -119,14 +120,24 @@ def plain_words(text: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def matches_pattern(text: str, problem: Problem, *, pattern: re.Pattern[str]) -> float:
-    """1 if the regular expression is found in the text, else 0."""
-    return float(pattern.search(text) is not None)
+def matches_pattern(text: str, problem: Problem, *, pattern: str, timeout_seconds: float = 5.0) -> float:
+    """1 if the regular expression is found in the text, else 0, also where that takes longer than `timeout_seconds`.
+
+    A dot matches every character.
+    """
+    return _matches(pattern, text, False, timeout_seconds)
 
 
-def has_format(text: str, problem: Problem, *, pattern: re.Pattern[str]) -> float:
-    """1 if the regular expression matches the whole text, without white space around it; a dot matches every character."""
-    return float(pattern.fullmatch(text.strip()) is not None)
+def has_format(text: str, problem: Problem, *, pattern: str, timeout_seconds: float = 5.0) -> float:
+    """As `matches_pattern`, of the whole text without white space around it."""
+    return _matches(pattern, text.strip(), True, timeout_seconds)
+
+
+def _matches(pattern: str, text: str, whole: bool, seconds: float) -> float:
+    try:
+        return float(regex_matches(pattern, text, whole=whole, flags=re.DOTALL, seconds=seconds))
+    except RegexTimeout:
+        return 0.0
 
 
 def short_enough(text: str, problem: Problem, *, max_characters: int) -> float:
@@ -169,12 +180,13 @@ class WeightedReward:
         return math.fsum(weight * value for (_, weight, _), value in zip(self.parts, values, strict=True))
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Raises UserError for a pattern that is none."""
+def check_pattern(pattern: str) -> str:
+    """The pattern. Raises UserError for one that is none."""
     try:
-        return re.compile(pattern, re.DOTALL)
+        re.compile(pattern, re.DOTALL)
     except re.error as error:
         raise UserError(f"pattern {pattern!r}: {error}", hint="expected a regular expression of Python's re") from None
+    return pattern
 
 
 def load_function(location: str) -> RewardFunction:

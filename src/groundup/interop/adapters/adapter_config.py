@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.bounded_regex import RegexTimeout, regex_matches
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.interop.adapters.lora_layer import LoRASettings
@@ -56,11 +57,25 @@ class AdapterConfig:
 
     def settings(self, module: str, rank: int, *, dora: bool, bias: bool) -> LoRASettings:
         """How `module`, whose file has `rank`, is updated. Raises UserError if the file says another rank."""
-        expected = _of_pattern(self.rank_pattern, module, self.rank)
+        expected = self._of_pattern("rank_pattern", module, self.rank)
         if rank != expected:
             raise UserError(f"{self.path}: rank {expected} for {module}, but its tensors have rank {rank}")
-        alpha = _of_pattern(self.alpha_pattern, module, self.alpha)
+        alpha = self._of_pattern("alpha_pattern", module, self.alpha)
         return LoRASettings(rank, alpha, rank_stabilized=self.rank_stabilized, dora=dora, bias=bias)
+
+    def _of_pattern(self, key: str, module: str, default: Any) -> Any:
+        """The value of the first pattern that `module` ends with, as in PEFT. Raises UserError for one that takes too long."""
+        patterns: Mapping[str, Any] = getattr(self, key)
+        for pattern, value in patterns.items():
+            try:
+                if regex_matches(rf"(.*\.)?({pattern})", module, whole=True):
+                    return value
+            except RegexTimeout as error:
+                raise UserError(
+                    f"{self.path}: {key}.{pattern} takes more than {error} to compare with {module}",
+                    hint="expected a pattern without a repetition inside of another",
+                ) from None
+        return default
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -93,11 +108,6 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         if key not in known and value not in (None, False, [], {}, ""):
             reader.refuse(key, value, "not supported")
     return config
-
-
-def _of_pattern(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
-    """The value of the first key that `module` ends with, as in PEFT."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), default)
 
 
 class _Fields:
