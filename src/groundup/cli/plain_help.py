@@ -23,7 +23,8 @@ class _PlainHelp:
             if param.param_type_name == "argument":
                 param.display_type_rich = lambda ctx: None
             elif param.metavar is None:
-                param.metavar = "" if param.is_flag else METAVARS[param.display_type(ctx).strip("<>").split()[0]]
+                kind = param.display_type(ctx).strip("<>").split()[0].removeprefix("list[").rstrip("]").lower()
+                param.metavar = "" if param.is_flag else METAVARS[kind]
         return params
 
 
