@@ -2,11 +2,15 @@
 
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress, ProgressTask
 from groundup.model import Encoder, EncoderDecoder, save_model
 from groundup.quantize.calibration_text import calibration_text, distinct_runs
@@ -16,13 +20,16 @@ from groundup.quantize.method_comparison import candidate_names, compare_methods
 from groundup.quantize.price_table import format_row, price_heading
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
+from groundup.quantize.stage import run
 from groundup.quantize.standalone import quantize, quantize_folder
 from groundup.quantize.weight_check import check_weights
 from groundup.recipe import ModelConfig
 from groundup.recipe.output_config import QuantizeConfig
 from groundup.report.quantization_plots import plot_quality_against_size
+from groundup.report.sections.quantization_section import quantization_section
 from groundup.tokenizer import train_tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, mask_token_names
+from groundup.tokenizer.token_shards import ShardWriter
 
 VARIED = " ".join(f"{number} times {number % 7} is {number * (number % 7)}." for number in range(300))
 SHAPE = {
@@ -165,3 +172,39 @@ def test_candidate_names():
     assert candidate_names(None, (4,)) == ["rtn-4", "gptq-4", "awq-4"]
     assert candidate_names("gptq-3, rtn")[:2] == ["gptq-3", "rtn-4"]
     assert "gguf-q8_0" in candidate_names("gguf")
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder_decoder"])
+def test_stage_of_other_architectures_and_its_report(name, tmp_path, monkeypatch):
+    tokenizer = train_tokenizer(["a b c"], 280, special_tokens=(*SPECIAL_TOKENS, *mask_token_names(20)))
+    tokens, base, out = (tmp_path / part for part in ("tokens", "base", "out"))
+    for folder in (tokens, base, out):
+        folder.mkdir()
+    save_model(build(name), base)
+    tokenizer.save(base)
+    for split in ("train", "validation"):
+        writer = ShardWriter(tokens, split, vocab_size=280, tokenizer=tokenizer.fingerprint, end_of_text=0)
+        ids = [*tokenizer.encode(VARIED[:3000] if split == "train" else VARIED[3000:5000]), 0]
+        writer.append(np.array(ids), [len(ids)], ["numbers"], [3000])
+        writer.commit(1)
+        writer.finish()
+    section = QuantizeConfig(bits=3, calibration_tokens=1024, eval_tokens=512)
+    inputs = {"tokens": tokens, "base": base}
+    metrics = run(SimpleNamespace(quantize=section, seed=1), inputs, out, Machine(device="cpu", threads=1))
+    metrics = json.loads(json.dumps(metrics, allow_nan=False))
+    method = metrics["held_out"][section.method]
+    assert 0 < method["kl_divergence"] < metrics["held_out"]["rtn"]["kl_divergence"] * 1.5
+    assert ("cosine" in method) == (name == "encoder")
+    document = json.dumps(quantization_section({"stages": {"quantized": {"metrics": metrics}}}))
+    assert "KL (nats)" in document
+    assert "price-of-bits" in document
+
+
+def test_the_example_of_the_book_runs(make_decoder, byte_tokenizer, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "book" / "quantization.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    save_model(make_decoder(num_layers=1), "my-model")
+    byte_tokenizer.save("my-model")
+    Path("my.txt").write_text(VARIED)
+    exec(compile(page.split("```python\n")[1].split("```")[0], "quantization.md", "exec"), {})
+    assert 0 < float(capsys.readouterr().out) < 1

@@ -39,6 +39,8 @@ DECODING_FLOPS, WEIGHTS_AS_TOKENS = 1e11, 20
 """Per second; reading the weights takes as long as this many tokens."""
 BEAMS, TRANSLATION_TOKENS = 4, 20
 """Texts that a beam search writes at once, and mean tokens of a translation."""
+COMPARED_MODELS, TASK_TOKENS = 3, 17_600
+"""Float, rounded and quantized; tokens of 50 passages with four endings each."""
 SAMPLED_TOKENS, SAMPLED_AT_ONCE = 12_288, 32
 """Tokens that a model without text writes for its quantization: minutes on a CPU for a billion parameters."""
 
@@ -113,9 +115,9 @@ def estimate_stage_seconds(
             translated = MAX_TRANSLATIONS * min(TRANSLATION_TOKENS, config.context_length)
             seconds["finetune"] += translated * token_seconds(config, recipe.budget, BEAMS)
     if recipe.quantize:
-        read = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
+        read = recipe.quantize.calibration_tokens + COMPARED_MODELS * (recipe.quantize.eval_tokens + TASK_TOKENS)
         if recipe.data is None:
-            read = min(read, 2 * (tokens or SAMPLED_TOKENS))
+            read = min(read, 2 * (tokens or SAMPLED_TOKENS) + COMPARED_MODELS * TASK_TOKENS)
         seconds["quantize"] = model_seconds + scoring(read)
         if recipe.data is None and recipe.finetune is None:
             steps = SAMPLED_TOKENS / SAMPLED_AT_ONCE

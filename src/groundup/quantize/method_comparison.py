@@ -146,7 +146,8 @@ def _write_packed(
     quantized = copy.deepcopy(model)
     settings = quantization_settings(section)
     progress.log(f"{name}:")
-    quantize_model(quantized, settings, material.windows, progress)
+    windows = None if section.method == "rtn" else material.windows  # rounding needs none
+    quantize_model(quantized, settings, windows, progress)
     save_quantized_folder(quantized, folder, section.method)
     tokenizer.save(folder)
     return quantized, {"bytes": _model_bytes(quantized), "bits_per_weight": bits_per_weight(quantized)}

@@ -16,7 +16,7 @@ from groundup.quantize.float_comparison import FloatComparison, compare_with_flo
 from groundup.recipe.evaluate_config import TaskConfig
 from groundup.tokenizer import Tokenizer
 
-CONTINUATION_TASK, CONTINUATIONS = "true continuation", 100
+CONTINUATION_TASK, CONTINUATIONS = "true continuation", 50
 """A passage with four endings, of which the true one should be the likeliest; items at most."""
 
 
