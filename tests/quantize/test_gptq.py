@@ -25,7 +25,8 @@ def obq(weight, hessian, scheme, damping):
     codes = torch.empty_like(weight, dtype=torch.uint8)
     for column in range(width):
         if column % scheme.group_size == 0:
-            scale, zero = find_params(weight[:, column : column + scheme.group_size], scheme)
+            group = slice(column, column + scheme.group_size)
+            scale, zero = find_params(weight[:, group], scheme, hessian.diagonal()[group])
         inverse = torch.linalg.inv(damped[column:, column:])
         code = ((weight[:, column] / scale[:, 0]).round() + zero[:, 0]).clamp(0, scheme.max_code)
         error = weight[:, column] - (code - zero[:, 0]) * scale[:, 0]
@@ -41,7 +42,36 @@ def test_gptq_equals_obq_with_fixed_order(width, group_size, symmetric):
     hessian = 2 * inputs.T @ inputs / len(inputs)
     weight = torch.randn(12, width, generator=torch.Generator().manual_seed(1)).double()
     scheme = QuantizationScheme(4, group_size, symmetric)
-    assert torch.equal(gptq(weight, hessian, scheme).codes, obq(weight, hessian, scheme, 0.01))
+    found = gptq(weight, hessian, scheme, act_order=False)
+    assert torch.equal(found.codes, obq(weight, hessian, scheme, 0.01))
+
+
+def test_act_order_is_the_same_method_on_permuted_columns():
+    inputs = correlated(2000, 96).double()
+    hessian = 2 * inputs.T @ inputs / len(inputs)
+    weight = torch.randn(12, 96, generator=torch.Generator().manual_seed(1)).double()
+    scheme = QuantizationScheme(4, 32, False)
+    found = gptq(weight, hessian, scheme, act_order=True)
+    scale, zero = find_params(weight, scheme, hessian.diagonal())
+    assert torch.equal(found.scale, scale.half())
+    order = hessian.diagonal().argsort(descending=True)
+    work, factor = weight[:, order].clone(), inverse_cholesky(hessian[order][:, order], 0.01)
+    for step, column in enumerate(order.tolist()):
+        s, z = scale[:, column // 32].double(), zero[:, column // 32].double()
+        code = ((work[:, step] / s).round() + z).clamp(0, 15)
+        assert torch.equal(found.codes[:, column], code.to(torch.uint8))
+        error = (work[:, step] - (code - z) * s) / factor[step, step]
+        work[:, step:] -= error[:, None] * factor[step, step:]
+
+
+def test_a_matrix_may_be_quantized_with_others_of_the_same_inputs():
+    moments = InputStats(64)
+    moments.add(correlated(1000, 64))
+    parts = torch.randn(24, 64, generator=torch.Generator().manual_seed(4)).split([8, 16])
+    together = gptq(torch.cat(parts), moments.hessian, QuantizationScheme(4, 32)).split_rows([8, 16])
+    for part, found in zip(parts, together, strict=True):
+        alone = gptq(part, moments.hessian, QuantizationScheme(4, 32))
+        torch.testing.assert_close(found.dequantize(), alone.dequantize())
 
 
 @pytest.mark.parametrize("act_order", [False, True])
@@ -68,7 +98,7 @@ def test_gptq_of_uncorrelated_inputs_equals_rtn():
     hessian = torch.diag(torch.rand(64) + 0.5)
     assert torch.equal(
         gptq(weight, hessian, QuantizationScheme(4, 32)).codes,
-        round_to_nearest(weight, QuantizationScheme(4, 32)).codes,
+        round_to_nearest(weight, QuantizationScheme(4, 32), hessian.diagonal()).codes,
     )
 
 

@@ -123,6 +123,18 @@ def test_the_last_group_of_a_row_may_be_shorter(group_size, symmetric):
     assert torch.equal(equal.dequantize(), found.dequantize())
 
 
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_searched_ranges_have_a_smaller_weighted_error(scheme):
+    generator = torch.Generator().manual_seed(0)
+    weight, importance = torch.randn(8, 64, generator=generator), torch.rand(64, generator=generator) ** 4
+    errors = [
+        ((round_to_nearest(weight, scheme, each).dequantize() - weight).square() * importance).sum(1)
+        for each in (None, importance)
+    ]
+    assert (errors[1] <= errors[0]).all()
+    assert errors[1].sum() < errors[0].sum() * (0.95 if scheme.bits < 8 else 1)
+
+
 def test_groups_by_index():
     weight = round_to_nearest(torch.randn(4, 48), QuantizationScheme(4, 16))
     order = torch.randperm(48, generator=torch.Generator().manual_seed(0))

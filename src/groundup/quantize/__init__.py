@@ -8,6 +8,7 @@
     bit_packing.py           codes packed into words
     layers/                  layers with packed weights
     quantizer.py             quantization of a whole model
+    block_checkpoint.py      finished blocks on disk, from which a killed quantization goes on
     kernels/                 layers in the layouts of fast kernels
     quantized_folder.py      groundup's folder layout
     formats/                 GPTQ, AWQ and compressed-tensors files

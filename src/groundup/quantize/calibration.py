@@ -17,7 +17,7 @@ from groundup.artifacts.errors import UserError
 from groundup.model import Decoder, Encoder, EncoderDecoder
 from groundup.model.head import shift_right
 
-BATCH_TOKENS = 8_192
+BATCH_TOKENS = 2_048
 """Tokens of one forward pass through a block."""
 
 
@@ -59,10 +59,17 @@ class InputStats:
 
 def output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
     """||(W - W')X||^2 / ||W X||^2: relative output error of a layer, from the inputs' second moment."""
-    difference = (weight - approximation).double()
-    weight, hessian = weight.double(), hessian.double()
-    error_energy = ((difference @ hessian) * difference).sum()
-    return (error_energy / ((weight @ hessian) * weight).sum().clamp(min=1e-30)).item()
+    return output_errors(weight, [approximation], hessian)[0]
+
+
+def output_errors(weight: Tensor, approximations: list[Tensor], hessian: Tensor) -> list[float]:
+    """`output_error` of several approximations of a matrix."""
+
+    def energy(matrix: Tensor) -> float:
+        return ((matrix @ hessian) * matrix).sum(dtype=torch.float64).item()
+
+    total = max(energy(weight), 1e-30)
+    return [energy(weight - each) / total for each in approximations]
 
 
 def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
@@ -110,8 +117,7 @@ class BlockCalibration:
 
     def outputs(self) -> Tensor:
         """The block's outputs for the windows, (N T D)."""
-        step = max(1, BATCH_TOKENS // self.windows.shape[1])
-        return torch.cat([self._run(slice(i, i + step)) for i in range(0, len(self.windows), step)])
+        return torch.cat([self._run(rows) for rows in self._batches()])
 
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the named linear layers, from one pass over the windows; none for layers without inputs."""
@@ -126,9 +132,16 @@ class BlockCalibration:
             else:
                 stats[name].add(args[0])
                 previous = args[0], name
+            unseen.discard(name)
+            if not unseen:
+                raise _StopForwardError  # the rest of the block is not needed
 
+        unseen: set[str] = set()
         with _pre_hooks({name: layers[name] for name in names}, record):
-            self.outputs()
+            for rows in self._batches():
+                unseen.update(names)
+                with suppress(_StopForwardError):
+                    self._run(rows)
         return stats
 
     def layers_by_input(self) -> list[list[str]]:
@@ -152,6 +165,10 @@ class BlockCalibration:
         for name in filter(is_expert, layers):
             groups.setdefault(_expert_group(name), []).append(name)
         return [names for names in groups.values() if names]
+
+    def _batches(self) -> Iterator[slice]:
+        step = max(1, BATCH_TOKENS // self.windows.shape[1])
+        return (slice(begin, begin + step) for begin in range(0, len(self.windows), step))
 
     def _run(self, rows: slice) -> Tensor:
         args, named = self.extra_inputs(rows)

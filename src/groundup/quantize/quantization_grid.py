@@ -6,6 +6,7 @@ and store only the scale. Scales are rounded to float16 first, so that every fil
 
 from dataclasses import dataclass, replace
 from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,6 +92,11 @@ class QuantizedWeight:
         """The represented matrix: float32 (out in)."""
         return dequantize_weight(self.codes, self.scale, self.zero, self.scheme, g_idx=self.g_idx)
 
+    def split_rows(self, sizes: list[int]) -> "list[QuantizedWeight]":
+        """The matrices of consecutive rows."""
+        parts = zip(self.codes.split(sizes), self.scale.split(sizes), self.zero.split(sizes), strict=True)
+        return [QuantizedWeight(codes, scale, zero, self.scheme, self.g_idx) for codes, scale, zero in parts]
+
     def with_equal_groups(self, group_size: int | None = None) -> "QuantizedWeight":
         """The same weights in equal groups: scales and zeros repeated for smaller groups, which divide the width.
 
@@ -121,14 +127,17 @@ def split_groups(weight: Tensor, scheme: QuantizationScheme) -> Tensor:
     return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(1, (-1, size))
 
 
-def find_params(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
-    """Scales and zeros of the grid from each group's smallest to its largest weight.
+def find_params(weight: Tensor, scheme: QuantizationScheme, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scales and zeros of the grid from each group's smallest to its largest weight, or of the best smaller range.
 
     Args:
         weight: (out in).
+        importance: (in), the mean square of each input. If given, the range of each group is the one with the least
+            squared rounding error, weighted by it: a few clipped weights cost less than a coarser grid for all.
 
     Returns:
-        scale and zero, float32 (out groups); scales are representable in float16, zeros are integers.
+        scale and zero, float32 (out groups); scales are representable in float16, zeros are integers. Scales of searched
+        symmetric grids may be negative: their one code more below zero then serves the larger of both ends.
 
     Raises UserError for weights that are not finite.
     """
@@ -138,11 +147,41 @@ def find_params(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Ten
             "a weight is not finite, expected numbers", hint="the model is damaged or its training diverged"
         )
     if scheme.symmetric:
-        scale = _storable(2 * groups.abs().amax(2) / scheme.max_code)
-        return scale, torch.full_like(scale, scheme.mid_code)
-    low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)  # 0 is always on the grid
-    scale = _storable((high - low) / scheme.max_code)
-    return scale, (-low / scale).round().clamp(0, scheme.max_code)
+        full = 2 * groups.abs().amax(2) / scheme.max_code
+        zero = torch.full_like(full, scheme.mid_code)
+    else:
+        low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)  # 0 is always on the grid
+        full = (high - low) / scheme.max_code
+        zero = (-low / _storable(full)).round().clamp(0, scheme.max_code)
+    if importance is None:
+        return _storable(full), zero
+    return _search_range(groups, full, zero, split_groups(importance.float()[None], scheme), scheme)
+
+
+RANGES = [1.075 - 0.025 * step for step in range(24)]
+"""Parts of a group's full range that are tried."""
+
+
+def _search_range(
+    groups: Tensor, full: Tensor, zero: Tensor, importance: Tensor, scheme: QuantizationScheme
+) -> tuple[Tensor, Tensor]:
+    best_error, best_scale = torch.full_like(full, torch.inf), _storable(full)
+    for part in RANGES:
+        for sign in (1, -1) if scheme.symmetric else (1,):
+            scale = _storable(full * part) * sign
+            error = (groups / scale[:, :, None]).round_().clamp_(*_ends(zero, scheme))
+            error.mul_(scale[:, :, None]).sub_(groups)
+            error = error.square_().mul_(importance).sum(2)
+            better = error < best_error
+            best_error, best_scale = torch.where(better, error, best_error), torch.where(better, scale, best_scale)
+    return best_scale, zero
+
+
+def _ends(zero: Tensor, scheme: QuantizationScheme) -> tuple[Any, Any]:
+    """The first and the last code less the zero."""
+    if scheme.symmetric:
+        return -scheme.mid_code, scheme.max_code - scheme.mid_code
+    return -zero[:, :, None], scheme.max_code - zero[:, :, None]
 
 
 def _storable(scale: Tensor) -> Tensor:
@@ -157,12 +196,12 @@ def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: Quantiz
     return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)[:, : weight.shape[1]].contiguous()
 
 
-def round_to_nearest(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:
-    """`weight` (out in) rounded to the grid of each group (RTN): the baseline method, without calibration.
+def round_to_nearest(weight: Tensor, scheme: QuantizationScheme, importance: Tensor | None = None) -> QuantizedWeight:
+    """`weight` (out in) rounded to the grid of each group (RTN): the baseline method; `importance` as in `find_params`.
 
     Raises UserError for weights that are not finite.
     """
-    scale, zero = find_params(weight, scheme)
+    scale, zero = find_params(weight, scheme, importance)
     return QuantizedWeight(quantize_weight(weight, scale, zero, scheme), scale.half(), zero.byte(), scheme)
 
 

@@ -5,7 +5,8 @@ rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
+from groundup.quantize.block_checkpoint import BlockCheckpoint
 from groundup.quantize.calibration import (
     BlockCalibration,
     InputStats,
@@ -20,7 +22,7 @@ from groundup.quantize.calibration import (
     is_expert,
     iter_blocks,
     linear_layers,
-    output_error,
+    output_errors,
 )
 from groundup.quantize.layers.quantized_experts import join_experts, split_experts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
@@ -40,7 +42,7 @@ class QuantizationSettings:
     method: str
     scheme: QuantizationScheme
     damp_percent: float = 0.01
-    act_order: bool = False
+    act_order: bool = True
     layer_schemes: Mapping[str, QuantizationScheme] = field(default_factory=dict)
 
     def scheme_of(self, layer: str) -> QuantizationScheme:
@@ -54,7 +56,7 @@ class LayerQuantizationError:
 
     Attributes:
         error: of the chosen method.
-        rtn_error: of rounding to nearest at the same scheme, on the same inputs.
+        rtn_error: of rounding to nearest on the full range of each group, at the same scheme, on the same inputs.
         note: what was done for an expert with too few tokens, or empty.
     """
 
@@ -81,11 +83,24 @@ def quantize_with_gptq(calibration: BlockCalibration, settings: QuantizationSett
     for names in calibration.layers_by_input():
         stats = calibration.input_stats(names)
         notes = share_expert_stats(stats)
-        for name in names:
-            original, scheme = _float_weight(layers[name]), settings.scheme_of(calibration.path(name))
+        for together in _same_inputs(names, stats, settings, calibration):
+            originals = [_float_weight(layers[name]) for name in together]
             damp_percent, act_order = settings.damp_percent, settings.act_order
-            weight = gptq(original, stats[name].hessian, scheme, damp_percent=damp_percent, act_order=act_order)
-            yield QuantizedLayer(name, weight, original, weight.dequantize(), stats[name], notes.get(name, ""))
+            scheme, hessian = settings.scheme_of(calibration.path(together[0])), stats[together[0]].hessian
+            weight = gptq(torch.cat(originals), hessian, scheme, damp_percent=damp_percent, act_order=act_order)
+            parts = weight.split_rows([len(original) for original in originals])
+            for name, original, part in zip(together, originals, parts, strict=True):
+                yield QuantizedLayer(name, part, original, part.dequantize(), stats[name], notes.get(name, ""))
+
+
+def _same_inputs(
+    names: list[str], stats: dict[str, InputStats], settings: QuantizationSettings, calibration: BlockCalibration
+) -> list[list[str]]:
+    """The layers with the same inputs and scheme."""
+    groups: dict[tuple[int, QuantizationScheme], list[str]] = {}
+    for name in names:
+        groups.setdefault((id(stats[name]), settings.scheme_of(calibration.path(name))), []).append(name)
+    return list(groups.values())
 
 
 def share_expert_stats(stats: dict[str, InputStats]) -> dict[str, str]:
@@ -106,27 +121,29 @@ def quantize_with_awq(calibration: BlockCalibration, settings: QuantizationSetti
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
     originals = {name: _float_weight(layer) for name, layer in layers.items()}
+    importance = {name: stats[name].hessian.diagonal() for name in layers}
     for group in scale_groups(calibration.block):
         weights = [_float_weight(layers[name]) for name in group.layers]
-        scales, _ = search_scales(
-            weights, stats[group.layers[0]], settings.scheme_of(calibration.path(group.layers[0]))
-        )
+        scheme = settings.scheme_of(calibration.path(group.layers[0]))
+        scales, _ = search_scales(weights, stats[group.layers[0]], scheme)
         apply_scales(group, layers, scales)
+        importance |= {name: importance[name] / scales**2 for name in group.layers}
     for name, layer in layers.items():
         scaled = _float_weight(layer)
-        weight = round_to_nearest(scaled, settings.scheme_of(calibration.path(name)))
+        weight = round_to_nearest(scaled, settings.scheme_of(calibration.path(name)), importance[name])
         # weight by weight, the scales of rows and columns cancel: what remains is the effect of rounding
         effective = originals[name] * torch.where(scaled == 0, 1.0, weight.dequantize() / scaled)
         yield QuantizedLayer(name, weight, originals[name], effective, stats[name])
 
 
 def quantize_with_rtn(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
-    """Rounding to nearest, with its output errors."""
+    """Rounding to nearest on the best range of each group, by its effect on the layer's output."""
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
     for name, layer in layers.items():
         original = _float_weight(layer)
-        weight = round_to_nearest(original, settings.scheme_of(calibration.path(name)))
+        scheme, importance = settings.scheme_of(calibration.path(name)), stats[name].hessian.diagonal()
+        weight = round_to_nearest(original, scheme, importance)
         yield QuantizedLayer(name, weight, original, weight.dequantize(), stats[name])
 
 
@@ -148,12 +165,14 @@ def quantize_model(
     progress: Progress | None = None,
     *,
     decoder_windows: Tensor | None = None,
+    checkpoint: Path | None = None,
 ) -> list[LayerQuantizationError]:
     """Quantize the linear layers of the model's blocks in place. Returns the errors of the layers, in order.
 
     Args:
         windows: calibration text, (N T) token ids; optional for rtn, which then returns no errors.
         decoder_windows: the decoder's tokens of an encoder-decoder, as in `iter_blocks`.
+        checkpoint: folder for the finished blocks, from which a killed call goes on; the caller removes it.
 
     Raises UserError for gptq or awq without windows, and for a model that is quantized already.
     """
@@ -166,26 +185,35 @@ def quantize_model(
     errors: list[LayerQuantizationError] = []
     if windows is None:
         for name, layer in layers.items():
-            weight = round_to_nearest(layer.weight.detach(), settings.scheme_of(name))
+            original = layer.weight.detach()
+            weight = round_to_nearest(original, settings.scheme_of(name), torch.ones_like(original[0]))
             model.set_submodule(name, QuantizedLinear.from_weight(weight, layer.bias))
         return errors
     device = next(model.parameters()).device
     windows = windows.to(device)
     decoder_windows = None if decoder_windows is None else decoder_windows.to(device)
+    finished = BlockCheckpoint(checkpoint, settings, windows, decoder_windows)
     with (progress or Progress()).task(f"quantizing ({settings.method})", total=len(layers), unit="layers") as task:
         for calibration in iter_blocks(model, windows, decoder_windows):
+            if (restored := finished.restore(calibration.name, calibration.block)) is not None:
+                errors += [LayerQuantizationError(**fields) for fields in restored]
+                task.resume_at(len(errors))
+                continue
+            first = len(errors)
             for layer in METHODS[settings.method](calibration, settings):
                 path = calibration.path(layer.name)
                 errors.append(_layer_error(layer, path, settings.scheme_of(path)))
                 # before the next layer of the block is calibrated
                 model.set_submodule(path, QuantizedLinear.from_weight(layer.weight, layers[path].bias))
+                task.set_status(f"{path}: error {errors[-1].error:.2g}, {errors[-1].rtn_error:.2g} to nearest")
                 task.advance()
+            finished.save(calibration.name, calibration.block, [asdict(error) for error in errors[first:]])
     return errors
 
 
 def _layer_error(layer: QuantizedLayer, path: str, scheme: QuantizationScheme) -> LayerQuantizationError:
     nearest = round_to_nearest(layer.original, scheme).dequantize()
-    error, rtn_error = (output_error(layer.original, each, layer.stats.hessian) for each in (layer.effective, nearest))
+    error, rtn_error = output_errors(layer.original, [layer.effective, nearest], layer.stats.hessian)
     return LayerQuantizationError(path, error, rtn_error, layer.note)
 
 

@@ -1,6 +1,5 @@
 """Stage 09-quantized: quantize the model of the last training stage. Stages 04-base and 05-scores with [base]."""
 
-import copy
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +31,9 @@ from groundup.stages import last_model_stage
 MEASURED_BYTES = 2**25
 """Weights from which memory is measured; smaller models need less than PyTorch's own buffers."""
 
+BLOCKS_FOLDER = "blocks"
+"""Finished blocks, until the stage ends."""
+
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Quantize, and compare with the float model and with rounding to nearest at the same scheme.
@@ -41,8 +43,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     conversations or samples), held_out (for float, rtn and the method: `score_against_float`, and bytes),
     processes (for float and the method: `measure_process`), layers (for each: error, rtn_error).
     """
-    for entry in out.iterdir():  # a killed attempt is started again, not resumed
-        if entry.name != FINGERPRINT_FILE:
+    for entry in out.iterdir():  # of a killed attempt, the finished blocks are kept
+        if entry.name not in (FINGERPRINT_FILE, BLOCKS_FOLDER):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     section = recipe.quantize
     origin = last_model_stage(inputs) or "base"
@@ -56,16 +58,18 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     for line in describe_text(material):
         machine.progress.log(line)
 
-    quantized = copy.deepcopy(model)
-    errors = quantize_model(quantized, settings, material.windows, machine.progress)
-    models = {"rtn": copy.deepcopy(model)}
+    # in place, and the float model is read again: one copy of the weights at a time
+    errors = quantize_model(model, settings, material.windows, machine.progress, checkpoint=out / BLOCKS_FOLDER)
+    models = {"rtn": interop.open_model(source, machine.device, verify=False)[0]}
     quantize_model(models["rtn"], QuantizationSettings("rtn", settings.scheme))
-    models |= {section.method: quantized}
+    models |= {section.method: model}
+    quantized, (model, _) = model, interop.open_model(source, machine.device, verify=False)
     scores = score_against_float(model, models, tokenizer, material, recipe.seed, machine.progress)
 
     save_quantized_folder(quantized.cpu(), out, section.method)
     tokenizer.save(out)
     copy_classifier(source, out)
+    shutil.rmtree(out / BLOCKS_FOLDER)
     summary = quantization_summary(quantized, errors, source, out)
     for name, row in scores.items():  # rounded weights take as much as those of the method
         row["bytes"] = summary["bytes"]["before" if name == "float" else "after"]

