@@ -5,14 +5,16 @@ import copy
 import pytest
 import torch
 
+from groundup.artifacts.errors import UserError
 from groundup.finetune import finetune
 from groundup.finetune.lora import apply_lora
-from groundup.finetune.trainable_base import load_base
+from groundup.finetune.trainable_base import load_base, save_tuned
 from groundup.interop.adapters import load_adapter, save_adapter
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
-from groundup.model import save_model
+from groundup.model import load_model, save_model
 from groundup.model.frozen_linear import PackedLinear
+from groundup.model.moe import Experts
 from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
 from groundup.quantize.layers.nf4_linear import NF4Linear, pack_nf4
 from groundup.quantize.quantized_folder import save_quantized_folder
@@ -77,3 +79,40 @@ def test_a_float_base_is_packed_while_it_is_read(make_decoder, tmp_path):
     save_model(make_decoder(**SHAPE), tmp_path)
     loaded = load_base(tmp_path, "qlora", torch.device("cpu"))
     assert torch.allclose(loaded(TOKENS).logits, pack_nf4(make_decoder(**SHAPE))(TOKENS).logits, atol=1e-5)
+
+
+def test_experts_are_packed_trained_around_and_joined(make_decoder, byte_tokenizer, tmp_path):
+    """Experts in NF4: the same model from the file and in place, gradients through them, plain weights at the end."""
+    model = make_decoder(**SHAPE, moe={"num_experts": 4, "experts_per_token": 2, "intermediate_size": 64})
+    save_model(model, tmp_path / "base")
+    byte_tokenizer.save(tmp_path / "base")
+    loaded = load_base(tmp_path / "base", "qlora", torch.device("cpu"))
+    expected = pack_nf4(copy.deepcopy(model)).eval()(TOKENS).logits
+    torch.testing.assert_close(loaded(TOKENS).logits, expected, rtol=1e-5, atol=1e-5)
+    assert not any(isinstance(module, Experts) for module in loaded.modules())
+    with pytest.raises(UserError, match="experts are packed"):
+        apply_lora(loaded, 2, 4.0, targets=["experts"])
+    names = apply_lora(loaded, 2, 4.0, targets=["attention"])
+    assert len(names) == 8
+    loaded(TOKENS, labels=TOKENS).loss.backward()
+    with torch.no_grad():
+        for name, weight in loaded.named_parameters():
+            if name.endswith("lora_b"):
+                weight.normal_(std=0.1)
+    trained = loaded(TOKENS).logits
+    save_tuned(loaded, byte_tokenizer, tmp_path / "tuned", "qlora", tmp_path / "base")
+    torch.testing.assert_close(load_model(tmp_path / "tuned")(TOKENS).logits, trained, rtol=1e-4, atol=1e-4)
+    again = load_adapter(
+        load_base(tmp_path / "base", "qlora", torch.device("cpu")), tmp_path / "tuned" / "adapter", verify=False
+    )
+    torch.testing.assert_close(again(TOKENS).logits, trained, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_without_adapters_are_stored_in_floating_point(make_decoder, byte_tokenizer, tmp_path):
+    save_model(make_decoder(**SHAPE), tmp_path / "base")
+    byte_tokenizer.save(tmp_path / "base")
+    model = load_base(tmp_path / "base", "qlora", torch.device("cpu"))
+    apply_lora(model, 2, 4.0, targets=["attention"])
+    expected = model(TOKENS).logits
+    save_tuned(model, byte_tokenizer, tmp_path / "tuned", "qlora", tmp_path / "base")
+    torch.testing.assert_close(load_model(tmp_path / "tuned")(TOKENS).logits, expected, rtol=1e-4, atol=1e-4)

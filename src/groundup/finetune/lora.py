@@ -13,6 +13,7 @@ from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear, LoRASe
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.moe import Experts
+from groundup.quantize.layers.quantized_experts import QuantizedExperts
 from groundup.recipe.tuning_config import TuningConfig
 from groundup.train.optimizer import set_learning_rate_ratio
 
@@ -116,7 +117,16 @@ def apply_lora(
 
 def target_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
     """The layers that `targets` name, in the order of the model. Raises UserError for a target without any."""
-    layers = {name: module for name, module in model.named_modules() if ".blocks." in f".{name}" and _is_target(module)}
+    packed = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, QuantizedExperts))
+    if packed and EXPERTS in targets:
+        raise UserError(
+            "LoRA target experts: the experts are packed in 4 bits", hint="method = lora trains their updates"
+        )
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if ".blocks." in f".{name}" and _is_target(module) and not name.startswith(packed or " ")
+    }
     grouped = all(target in (*TARGET_GROUPS, EXPERTS) for target in targets)
     names = {name: {name} for name in layers} if grouped else _names(model, list(layers))
     chosen: set[str] = set()

@@ -17,6 +17,7 @@ from groundup.model import load_model, save_model
 from groundup.plan.tuning_layout import tuning_layout
 from groundup.quantize.layers.nf4_linear import load_nf4_model
 from groundup.quantize.model_loader import load_quantized_model
+from groundup.quantize.quantizer import dequantize_model
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.tokenizer import Tokenizer
 
@@ -45,6 +46,6 @@ def save_tuned(model: nn.Module, tokenizer: Tokenizer, out: Path, method: str, b
     if method != "full":
         save_adapter(model, out / "adapter", base=base_name(base))
         tokenizer.save(out / "adapter")
-        merge_trainable_tokens(merge_lora(model))
+        dequantize_model(merge_trainable_tokens(merge_lora(model)))  # also layers without adapters
     save_model(model, out)
     tokenizer.save(out)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
+from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize.block_checkpoint import BlockCheckpoint
 from groundup.quantize.calibration import (
     BlockCalibration,
@@ -227,8 +228,9 @@ def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def dequantize_model(model: nn.Module) -> nn.Module:
     """Replace quantized layers by `nn.Linear` layers and experts with the same values, in place. Returns the model."""
-    for name, layer in quantized_layers(model).items():
-        model.set_submodule(name, layer.to_linear())
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, PackedLinear):
+            model.set_submodule(name, layer.to_linear())
     join_experts(model)
     return model
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear
+from groundup.interop.adapters.lora_layer import EXPERT_MATRICES, LoRAExperts, LoRALinear
 from groundup.interop.families import FAMILIES
 from groundup.interop.families.family import Family
 from groundup.interop.families.select_family import lossy_fields
@@ -48,7 +48,19 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
                 tensor = torch.empty(layer.out_features, layer.in_features, device="meta")
             name = f"{owner}.{last}"
         tensors[_plain_name(model, name)] = tensor
+    for name, module in model.named_modules():
+        if hasattr(module, "to_experts"):  # a packed layer for each matrix of each expert
+            _stack_experts(tensors, name, module)
     return tensors
+
+
+def _stack_experts(tensors: dict[str, Tensor], name: str, experts: nn.Module) -> None:
+    for matrix in EXPERT_MATRICES:
+        layers: nn.ModuleList = getattr(experts, matrix)
+        for part, stacked in (("weight", matrix), ("bias", matrix.replace("_proj", "_bias"))):
+            parts = [tensors.pop(f"{name}.{matrix}.{index}.{part}", None) for index in range(len(layers))]
+            if parts[0] is not None:
+                tensors[f"{name}.{stacked}"] = torch.empty(len(layers), *parts[0].shape, device="meta")
 
 
 def _plain_name(model: nn.Module, name: str) -> str:

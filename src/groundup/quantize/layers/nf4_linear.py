@@ -12,8 +12,10 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import assign_weights, build_meta_model, load_config
 from groundup.model.frozen_linear import PackedLinear
+from groundup.model.moe import Experts
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.layers.nf4 import NF4Weight, dequantize_nf4, quantize_nf4
+from groundup.quantize.layers.quantized_experts import QuantizedExperts, split_experts
 
 PARTS = ("codes", "scale_codes", "scale_of_scales", "mean")
 
@@ -71,43 +73,55 @@ class NF4Linear(PackedLinear):
 
 
 def load_nf4_model(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
-    """The model in `folder` (groundup's own layout) with the linear layers of its blocks in NF4, the rest as in the file.
+    """The model in `folder` (groundup's own layout) with linear layers and experts of its blocks in NF4, the rest as in the file.
 
-    Tensors are read and quantized one at a time: the model is never in memory in floating point. In evaluation mode, frozen.
+    Tensors are read and quantized one at a time, of experts the stacks of a block: the model is never in memory in
+    floating point. In evaluation mode, frozen.
     Raises UserError as `load_model` does, and as `quantize_nf4`.
     """
     model = build_meta_model(load_config(folder)).requires_grad_(False)
     source = SafetensorsFolder(folder)
     linears = {name: layer for name, layer in _block_linears(model).items() if f"{name}.weight" in source.shapes}
-    _check_shapes(model, linears, source)
-    floats = set(source.shapes) - {f"{name}.{part}" for name in linears for part in ("weight", "bias")}
+    experts = {name: module for name, module in model.named_modules() if type(module) is Experts}
+    stacks = {
+        f"{name}.{part}": tensor for name, module in experts.items() for part, tensor in module.named_parameters()
+    }
+    _check_shapes({f"{name}.weight": layer.weight for name, layer in linears.items()} | stacks, source)
+    floats = set(source.shapes) - {f"{name}.{part}" for name in linears for part in ("weight", "bias")} - stacks.keys()
     for name in linears:
         bias = source.read(f"{name}.bias").to(device) if f"{name}.bias" in source.shapes else None
         weight = source.read(f"{name}.weight")
         model.set_submodule(name, NF4Linear(weight.to(device), bias))
         del weight  # its pages of the file are given back before the next
+    for name, module in experts.items():
+        for part, _ in list(module.named_parameters()):
+            tensor = source.read(f"{name}.{part}").to(device)
+            module.register_parameter(part, nn.Parameter(tensor, requires_grad=False))
+        model.set_submodule(name, pack_nf4(QuantizedExperts(module)))
     state = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
     assign_weights(model, state | {name: source.read(name).to(device) for name in floats}, source=str(folder))
     load_token_weights(model, folder)
     return model.to(device).eval().requires_grad_(False)
 
 
-def _check_shapes(model: nn.Module, linears: Mapping[str, nn.Linear], source: SafetensorsFolder) -> None:
-    """Raises UserError for a weight of another shape than its layer, before any is read."""
-    expected = {f"{name}.weight": layer.weight for name, layer in linears.items()}
+def _check_shapes(expected: Mapping[str, Tensor], source: SafetensorsFolder) -> None:
+    """Raises UserError for a weight that is missing or of another shape than in the model, before any is read."""
     for name, weight in expected.items():
-        if source.shapes[name] != tuple(weight.shape):
+        if source.shapes.get(name) != tuple(weight.shape):
             raise UserError(
-                f"{source.path}: {name}: expected shape {tuple(weight.shape)}, found {source.shapes[name]}",
+                f"{source.path}: {name}: expected shape {tuple(weight.shape)}, found {source.shapes.get(name)}",
                 hint="the file belongs to another model, or is incomplete",
             )
 
 
-def pack_nf4(model: nn.Module) -> nn.Module:
-    """Replace the linear layers of the model's blocks by layers in NF4, in place, one at a time. Returns the model."""
-    for name, layer in _block_linears(model).items():
-        model.set_submodule(name, NF4Linear(layer.weight.detach(), layer.bias))
-    return model
+def pack_nf4(module: nn.Module) -> nn.Module:
+    """Replace the linear layers and experts of a model's blocks by layers in NF4, in place, one at a time. Returns the module."""
+    split_experts(module)
+    inside = isinstance(module, QuantizedExperts)
+    for name, layer in list(module.named_modules()):
+        if type(layer) is nn.Linear and (inside or ".blocks." in f".{name}"):
+            module.set_submodule(name, NF4Linear(layer.weight.detach(), layer.bias))
+    return module
 
 
 def _block_linears(model: nn.Module) -> dict[str, nn.Linear]:
