@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "encoder tasks": ({"model": ENCODER, "tokenizer": MASKS, "evaluate": {"tasks": [TASK]}}, "evaluate.tasks with"),
     "encoder chat": ({"model": ENCODER, "tokenizer": MASKS, "finetune": CHAT}, "an encoder cannot be fine-tuned"),
-    "quantize knob": ({"quantize": {"method": "awq", "act_order": True}}, "quantize.act_order = true with quantize.method = awq"),
+    "quantize knob": ({"quantize": {"method": "awq", "act_order": False}}, "act_order = false with quantize.method = awq"),
     "export dtype": ({"export": {"dtype": "q4_0"}}, "dtype 'q4_0', expected one of float32, bfloat16, float16"),
     "export family": ({"model": {"logit_softcap": 3.0}, "export": {}}, "the model cannot be exported as"),
     "GGUF tokenizer": (

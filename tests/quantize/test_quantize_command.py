@@ -53,7 +53,7 @@ REFUSED = {
     f"{RTN} --calibration-tokens 0": "calibration_tokens = 0",
     f"{RTN} --calibration-tokens -1": "calibration_tokens = -1",
     "quantize plain --out small --eval-tokens 0": "eval_tokens = 0",
-    f"{RTN} --act-order": "act_order",
+    f"{RTN} --no-act-order": "act_order",
     "quantize plain --out small --method awq --damp-percent 0.5": "quantize.damp_percent = 0.5 with quantize.method = awq",
     "quantize plain --out small --calibration none.txt": "none.txt: no such file",
     "quantize plain --out small --calibration empty": "empty: a folder without files",

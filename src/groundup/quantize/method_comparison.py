@@ -146,8 +146,7 @@ def _write_packed(
     quantized = copy.deepcopy(model)
     settings = quantization_settings(section)
     progress.log(f"{name}:")
-    windows = None if section.method == "rtn" else material.windows  # rounding needs none
-    quantize_model(quantized, settings, windows, progress)
+    quantize_model(quantized, settings, material.windows, progress)
     save_quantized_folder(quantized, folder, section.method)
     tokenizer.save(folder)
     return quantized, {"bytes": _model_bytes(quantized), "bits_per_weight": bits_per_weight(quantized)}

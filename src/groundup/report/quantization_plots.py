@@ -36,6 +36,7 @@ def plot_quality_against_size(rows: Sequence[Mapping[str, Any]]) -> str | None:
                 label_point(axes, "float", top, (-4, -9), xycoords=axes.get_xaxis_transform(), ha="right", color=SOFT)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.margins(y=0.15)
         axes.set_xlim(min(sizes) * 0.9, max(sizes) * 1.15)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
