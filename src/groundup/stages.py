@@ -95,7 +95,8 @@ STAGES = (
         check="groundup.plan.stage_support:check_quantized",
     ),
     Stage(
-        "export", "10-export", "export", "groundup.interop.stage:run", inputs=MODEL_STAGES, required_sections=("train",),
+        "export", "10-export", "export", "groundup.quantize.stage:export", extra_sections=("seed",),
+        inputs=("tokens", *MODEL_STAGES), required_sections=("train",), version=2,
         check="groundup.interop.model_export:check_export",
     ),
     Stage(

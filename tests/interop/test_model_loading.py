@@ -17,8 +17,8 @@ from groundup.interop import export, export_huggingface, load_huggingface, open_
 from groundup.interop.gguf.gguf_export import GGUF_DTYPES
 from groundup.interop.huggingface_model import DTYPES
 from groundup.interop.model_export import EXPORT_FORMATS
-from groundup.interop.stage import run as run_stage
 from groundup.model import build_model, load_model, save_model
+from groundup.quantize.stage import export as run_stage
 from groundup.recipe import ModelConfig
 from groundup.recipe.output_config import ExportConfig
 from groundup.tokenizer import Tokenizer
@@ -250,7 +250,7 @@ def test_unknown_format_or_dtype_is_refused(format, dtype, tmp_path: Path, model
 
 @pytest.mark.parametrize(("format", "dtype", "limit"), [("huggingface", "float32", 0), ("gguf", "bfloat16", 0.2)])
 def test_export_stage_is_reproducible(format, dtype, limit, native: Path, tmp_path: Path):
-    recipe = SimpleNamespace(export=ExportConfig(format=format, dtype=dtype))
+    recipe = SimpleNamespace(export=ExportConfig(format=format, dtype=dtype), seed=0)
     facts, files = [], []
     for name in ("first", "second"):
         out = tmp_path / name
@@ -307,7 +307,7 @@ def test_export_stage_of_encoders(knobs, tmp_path: Path, tokenizer):
     save_model(model, tmp_path / "base")
     tokenizer.save(tmp_path / "base")
     (tmp_path / "out").mkdir()
-    recipe = SimpleNamespace(export=ExportConfig())
+    recipe = SimpleNamespace(export=ExportConfig(), seed=0)
     facts = run_stage(recipe, {"base": tmp_path / "base"}, tmp_path / "out", Machine(device="cpu", threads=1))
     assert facts["family"] == "modernbert"
     assert facts["max_logit_difference"] == 0

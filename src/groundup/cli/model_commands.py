@@ -283,7 +283,21 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: that of the model.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16 or float16; gguf also q8_0, q6_k, q5_k_m, q4_k_m, q4_0, q3_k_m and others. "
+            "Default: that of the model."
+        ),
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Text for rounding to gguf's types: a file, .jsonl or a folder; may be repeated. Default: that of the "
+            "run, else text that the model writes itself.",
+        ),
+    ] = None,
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
@@ -293,7 +307,9 @@ def export(
     """
     from groundup.quantize import export_model
 
-    exported = export_model(model, out, format=format, dtype=dtype, adapter=adapter, verify=verify)
+    exported = export_model(
+        model, out, format=format, dtype=dtype, adapter=adapter, verify=verify, calibration=calibration or ()
+    )
     for note in exported.notes:
         print(f"note: {note}", file=sys.stderr)
     print(*exported.files, sep="\n")

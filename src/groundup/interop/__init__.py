@@ -29,7 +29,6 @@ Files, in reading order:
     added_tokens.py        tokens added to the vocabulary of a model
     base_model.py          the model of [base], and its stage
     family_table.py        what each family can be used for
-    stage.py               the export stage
 
 Deliberately absent: code that comes with a model, pickles, downloads (paths only), and families with modules that `model`
 lacks: they are refused by name. Quantized weights are unpacked; `quantize` keeps them packed.

@@ -1,12 +1,12 @@
 """Export of a model to a named format: Hugging Face or GGUF."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.classifier_files import find_classifier_family, read_classifier, write_classifier
@@ -26,11 +26,13 @@ def export(
     format: str,
     dtype: str | torch.dtype | None = None,
     source: Path | None = None,
+    importance: Mapping[str, Tensor] | None = None,
 ) -> list[Path]:
     """Write `model` into the folder `out` as `format`, its weights as `dtype`, None: its own. Returns the files written.
 
     source: folder or .gguf file of the model, whose name and licence the export keeps, and the head of a classifier: as a
         class of transformers where one has its form, else beside the model, for groundup.
+    importance: of the inputs of layers, for the types that gguf alone has: `interop.gguf.measure_importance`.
 
     Raises UserError for an unknown format or dtype, and for a model that the format cannot represent.
 
@@ -49,7 +51,7 @@ def export(
         raise UserError("format gguf has no place for the layer of a reward model", hint="--format huggingface")
     if format == "gguf":
         card = read_model_card(source) if source else {}
-        files += _gguf(model, tokenizer, out, dtype, card)
+        files += _gguf(model, tokenizer, out, dtype, card, importance)
         return [*files, *(copy_legal_files(source, out) if source else ())]
     score = read_reward(source, model) if has_score and source is not None else None
     files += export_huggingface(model, tokenizer, out, dtype, classifier=head if fits else None, score=score)
@@ -73,10 +75,17 @@ def own_dtype(model: nn.Module, source: Path | None = None) -> torch.dtype:
     return counts.most_common(1)[0][0] if counts else torch.float32
 
 
-def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str, card: ModelCard | None = None) -> list[Path]:
+def _gguf(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    out: Path,
+    dtype: str,
+    card: ModelCard | None = None,
+    importance: Mapping[str, Tensor] | None = None,
+) -> list[Path]:
     from groundup.interop.gguf import export_gguf  # optional dependency
 
-    return [export_gguf(model, tokenizer, out / "model.gguf", dtype, card)]
+    return [export_gguf(model, tokenizer, out / "model.gguf", dtype, card, importance)]
 
 
 def check_export(recipe: Recipe) -> None:

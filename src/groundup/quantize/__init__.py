@@ -13,6 +13,7 @@
     quantized_folder.py      groundup's folder layout
     formats/                 GPTQ, AWQ and compressed-tensors files
     model_loader.py          open models at any path
+    gguf_calibration.py      text and importance for GGUF's types
     model_exporter.py        export models, and compare with the source
     comparison_inputs.py     what is predicted, by architecture
     float_comparison.py      loss, KL divergence and agreement with the float model
@@ -22,7 +23,7 @@
     standalone.py            quantization without a recipe
     method_comparison.py     all methods side by side
     price_table.py           the comparison as text
-    stage.py                 stage 09-quantized
+    stage.py                 stages 09-quantized and 10-export
 
 Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings and output
 heads. On GPUs, layers dequantize and multiply; there are no custom kernels.

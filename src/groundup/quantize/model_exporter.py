@@ -1,5 +1,6 @@
 """Export of the model at a path: written, opened again and compared with its source before it gets its name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from groundup.interop.reward_files import is_reward_model
 from groundup.interop.tokenizer_export import keep_max_length
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized
+from groundup.quantize.gguf_calibration import gguf_importance
 from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.quantizer import dequantize_model
+from groundup.quantize.standalone import run_inputs
 from groundup.tokenizer import Tokenizer
 
 FLOATS = ("float32", "bfloat16", "float16")
@@ -52,12 +55,14 @@ def export_model(
     dtype: str | None = None,
     adapter: Path | str | None = None,
     verify: bool = True,
+    calibration: Sequence[Path | str] = (),
 ) -> ModelExport:
     """Write the model at `path` to the folder `out` in another format, open it again and compare.
 
     huggingface and gguf accept any model (a quantized one is dequantized); gptq, awq and compressed-tensors need a
     quantized one, and no adapter. `dtype`: of floating-point weights; None: that of the model, but float16 in place of float32
     beside quantized weights, as engines have no fast kernels for it. `adapter` and `verify` as in `open_model`.
+    `calibration`: text for the types of gguf that are rounded by the inputs of layers, as in `quantize_folder`.
 
     Raises UserError for a format that cannot represent the model, when `out` is not empty, and when the export gives other token
     ids or logits that are not finite.
@@ -92,7 +97,16 @@ def export_model(
                 load_adapter(model, adapter, verify=verify)
                 tokenizer = adapter_tokenizer(adapter, tokenizer)
             model = merge_adapter(dequantize_model(model))
-            files = interop.export(model, tokenizer, partial, format=format, dtype=dtype, source=source)
+            importance = None
+            if format == "gguf":
+                inputs = {} if calibration or dtype in FLOATS else run_inputs(source, tokenizer, verify)
+                importance, said = gguf_importance(
+                    model, tokenizer, inputs, dtype, files=[Path(p) for p in calibration]
+                )
+                notes += [said] if said else []
+            files = interop.export(
+                model, tokenizer, partial, format=format, dtype=dtype, source=source, importance=importance
+            )
         if (partial / "tokenizer_config.json").is_file():
             keep_max_length(source, partial)
         expected = sample_outputs(model, has_score=is_reward_model(source))

@@ -1,4 +1,7 @@
-"""Stage 09-quantized: quantize the model of the last training stage. Stages 04-base and 05-scores with [base]."""
+"""Stage 09-quantized: quantize the model of the last training stage. Stage 10-export.
+
+Stages 04-base and 05-scores with [base].
+"""
 
 import shutil
 from dataclasses import asdict
@@ -13,11 +16,17 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate import stage as evaluate_stage
 from groundup.interop import base_model
 from groundup.interop.classifier_files import copy_classifier
+from groundup.interop.export_check import check_token_ids, largest_difference, sample_outputs
+from groundup.interop.families.select_family import select_family
+from groundup.interop.fold_scales import fold_scales
 from groundup.interop.model_card import write_card_files
+from groundup.interop.model_export import export as export_model
+from groundup.interop.model_export import own_dtype
 from groundup.interop.model_loading import is_quantized
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_quantization
 from groundup.quantize.calibration_text import calibration_text
+from groundup.quantize.gguf_calibration import gguf_importance
 from groundup.quantize.model_loader import load_quantized_model, open_model
 from groundup.quantize.model_scores import score_against_float
 from groundup.quantize.process_measurement import measure_process
@@ -116,3 +125,47 @@ def write_base(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: 
 def score_base(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Stage 05-scores on the model of [base]."""
     return evaluate_stage.run(recipe, inputs, out, machine, open_model)
+
+
+def export(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Export the model, read the export again, and compare the logits of both.
+
+    Returns the metrics format, dtype, family, from (stage of the model), files, bytes, max_logit_difference.
+    """
+    for entry in out.iterdir():  # leftovers of an interrupted attempt
+        if entry.name != FINGERPRINT_FILE:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    source = last_model_stage(inputs) or "base"
+    with machine.progress.task("export", total=2, unit="steps") as task:
+        model, tokenizer = interop.open_model(inputs[source], device="cpu", verify=False)
+        dtype = recipe.export.dtype or str(own_dtype(model)).removeprefix("torch.")
+        importance = None
+        if recipe.export.format == "gguf":
+            importance, said = gguf_importance(model, tokenizer, inputs, dtype, recipe.seed)
+            machine.progress.log(said) if said else None
+        files = export_model(
+            model,
+            tokenizer,
+            out,
+            format=recipe.export.format,
+            dtype=dtype,
+            source=inputs[source],
+            importance=importance,
+        )
+        family = select_family(fold_scales(model)[0]).name
+        expected = sample_outputs(model)
+        del model  # one model in memory at a time
+        task.advance()
+        reopened, exported = interop.open_model(out, device="cpu", dtype=torch.float32)
+        difference = largest_difference(expected, sample_outputs(reopened))
+        check_token_ids(tokenizer, exported, str(out))
+        task.advance()
+    return {
+        "format": recipe.export.format,
+        "dtype": dtype,
+        "family": family,
+        "from": source,
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "max_logit_difference": difference,
+    }

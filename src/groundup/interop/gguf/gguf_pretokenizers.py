@@ -76,3 +76,9 @@ SAME_RULES = {
     "bailingmoe": ("bailingmoe2", "llada-moe"),
 }  # fmt: skip
 PRETOKENIZER_ALIASES = {alias: name for name, aliases in SAME_RULES.items() for alias in aliases}
+
+ADDS_BOS = {
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
+    "chameleon",
+}  # fmt: skip
+"""Names with which a text begins with the bos token where the file does not say."""

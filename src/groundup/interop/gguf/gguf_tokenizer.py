@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.gguf.gguf_pretokenizers import DIGIT, GPT2, PRETOKENIZER_ALIASES, PRETOKENIZERS
+from groundup.interop.gguf.gguf_pretokenizers import ADDS_BOS, DIGIT, GPT2, PRETOKENIZER_ALIASES, PRETOKENIZERS
 from groundup.interop.gguf.gguf_vocabularies import read_unigram, read_wordpiece, write_unigram, write_wordpiece
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.sentencepiece import (
@@ -65,8 +65,9 @@ def _add_special_tokens(backend: tokenizers.Tokenizer, metadata: Metadata, token
     around: dict[str, str] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("sep", "seperator")):
         default_id = ADDED[kind].get(name)
+        is_added = default_id is not None or (name == "bos" and metadata.get("tokenizer.ggml.pre") in ADDS_BOS)
         token = _token(tokens, metadata.get(f"tokenizer.ggml.{key}_token_id", default_id))
-        if metadata.get(f"tokenizer.ggml.add_{name}_token", default_id is not None) and token is not None:
+        if metadata.get(f"tokenizer.ggml.add_{name}_token", is_added) and token is not None:
             around[name] = token
     if not around:
         return
@@ -150,14 +151,22 @@ def _write_special_tokens(tokenizer: Tokenizer) -> Metadata:
     is_bert = type(tokenizer.backend.model).__name__ == "WordPiece"
     if is_bert and len(begins) == 1 and len(ends) == 1:
         ids |= {"bos": begins[0], "eos": None}
+    elif len(begins) > 1 or len(ends) > 1 or (ends and ids["eos"] not in (None, *ends)):
+        raise UserError(
+            f"GGUF export: the tokenizer adds {[tokenizer.token(id) for id in (*begins, *ends)]} around a text, expected at most "
+            f"one token before it, and the end-of-text token {tokenizer.eos!r} after it",
+            hint="use the huggingface format",
+        )
+    else:  # what is added has the role
+        ids |= {role: added[0] for role, added in (("bos", begins), ("eos", ends)) if added}
     metadata = {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
-    metadata["tokenizer.ggml.add_bos_token"] = begins == [ids["bos"]]
+    metadata["tokenizer.ggml.add_bos_token"] = bool(begins)
     if is_bert:
         if len(ends) == 1:
             metadata["tokenizer.ggml.seperator_token_id"] = ends[0]
         metadata |= {"tokenizer.ggml.add_sep_token": len(ends) == 1, "tokenizer.ggml.add_eos_token": False}
-    elif metadata.get("tokenizer.ggml.eos_token_id") is not None:
-        metadata["tokenizer.ggml.add_eos_token"] = ends == [ids["eos"]]
+    else:
+        metadata["tokenizer.ggml.add_eos_token"] = bool(ends)
     return metadata
 
 
