@@ -298,6 +298,7 @@ def test_a_translator_learns_both_languages_from_its_pairs(folder: Path):
         ({"goal": "base", "model": "texte"}, "--model with --goal base"),
         ({"goal": "finetune", "model": "texte"}, "--goal finetune: no conversations"),
         ({"goal": "evaluate", "model": "texte"}, "--goal evaluate: 0 texts, expected one"),
+        ({"goal": "chat", "chat": ["empty.txt"]}, "--chat empty.txt: an empty file"),
         ({"goal": "preferences", "model": "texte"}, "--goal preferences: no preferences"),
         ({"goal": "rewards", "model": "texte"}, "--goal rewards: no problems"),
         ({"goal": "finetune", "model": "texte", "chat": ["pairs.jsonl"]}, "pairs of a chosen and a rejected answer"),

@@ -269,6 +269,8 @@ def _check_chat(goal: str, paths: list[str]) -> None:
     from groundup.plan.init_recipe import CHAT_GOALS, PAIR_GOALS
 
     for path, file in ((path, Path(path).expanduser()) for path in paths):
+        if file.is_file() and not file.stat().st_size:
+            raise UserError(f"--chat {path}: an empty file", hint="what wrote it has failed: write it again")
         if goal in EXAMPLE_FILES:
             is_read, expected = example_kind(file) in EXAMPLE_FILES[goal][0], EXAMPLE_FILES[goal][1]
         elif {"chosen", "rejected"} <= set(first_fields(file)) and goal != "preferences":

@@ -79,7 +79,7 @@ def describe_finetuning(cost: dict[str, Any]) -> str:
 def describe_preference(cost: dict[str, Any]) -> str:
     """Data, steps, memory and time of preference tuning."""
     return (
-        f"{cost['preferences']:,}, {_format_count(cost['tokens'])} tokens in one pass, {cost['epochs']:g} passes, "
+        f"{cost['preferences']:,} preferences, {_format_count(cost['tokens'])} tokens in one pass, {cost['epochs']:g} passes, "
         f"{cost['steps']:,} steps: {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
     )
 
