@@ -14,7 +14,7 @@ from groundup.artifacts.manifest import Manifest
 from groundup.plan import derive
 from groundup.recipe import load_recipe, parse_recipe
 from groundup.recipe.output_config import ReportConfig
-from groundup.report import corpus_plots, write_report
+from groundup.report import corpus_plots, run_summary, write_report
 from groundup.report.html_report import render_html
 from groundup.report.pdf_report import render_pdf
 from groundup.report.plan_document import plan_document, write_plan_pdf
@@ -301,3 +301,15 @@ def test_report_imports_no_torch():
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_that_only_quantizes_says_how_good_the_model_is():
+    held_out = {"float": {"top1_agreement": 1.0}, "gptq": {"top1_agreement": 0.915, "kl_divergence": 0.0312}}
+    metrics = {"method": "gptq", "bits": 4, "held_out": held_out, "eval_tokens": 2048, "text_origin": "samples"}
+    line = "".join(run_summary._scores({"stages": {"quantized": {"metrics": metrics}}}))
+    for words in (
+        "4-bit model: 92%",
+        "KL divergence 0.031",
+        "2,048 tokens of text that the float model wrote itself",
+    ):
+        assert words in line

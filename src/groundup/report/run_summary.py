@@ -6,6 +6,7 @@ from typing import Any
 from groundup.report import formatting
 from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import collect_run, damaged_metrics, masked_lm_scores, stage_metrics, stage_seconds
+from groundup.report.sections.quantization_section import TEXT_ORIGINS
 from groundup.report.sections.scores_section import use_lines
 from groundup.report.sections.usage_section import next_commands
 from groundup.stages import MODEL_STAGES
@@ -46,7 +47,9 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
 
 def _scores(run_data: dict[str, Any]) -> list[str]:
     scores = stage_metrics(run_data, "scores")
-    chat = [*_chat_scores(run_data), *_preference_scores(run_data), *_reward_scores(run_data)]
+    chat = [
+        *_chat_scores(run_data), *_preference_scores(run_data), *_reward_scores(run_data), *_quantized_scores(run_data)
+    ]  # fmt: skip
     if not scores:
         return ["scores:", *chat] if chat else []
     if "masked_lm" in scores:
@@ -110,6 +113,21 @@ def _reward_scores(run_data: dict[str, Any]) -> list[str]:
         before, after = (formatting.percent(scores[when], 1) for when in ("before", "after"))
         lines.append(f"  held-out problems solved: {before} before, {after} after, of {scores['problems']:,}")
     return lines
+
+
+def _quantized_scores(run_data: dict[str, Any]) -> list[str]:
+    """The quantized model beside the float model, on text that neither has seen."""
+    metrics = stage_metrics(run_data, "quantized")
+    row = metrics.get("held_out", {}).get(metrics.get("method"), {})
+    if (agreement := row.get("top1_agreement")) is None:
+        return []
+    text = TEXT_ORIGINS[metrics.get("text_origin", "corpus")]
+    divergence = row.get("kl_divergence")
+    return [
+        f"  {metrics['bits']}-bit model: {formatting.percent(agreement, 1)} of its most likely tokens are the float model's"
+        + (f", KL divergence {divergence:.3f} nats per token" if divergence is not None else "")
+        + f"; {metrics['eval_tokens']:,} tokens of {text}"
+    ]
 
 
 def _samples(run_data: dict[str, Any]) -> list[str]:
