@@ -307,9 +307,5 @@ def test_a_run_that_only_quantizes_says_how_good_the_model_is():
     held_out = {"float": {"top1_agreement": 1.0}, "gptq": {"top1_agreement": 0.915, "kl_divergence": 0.0312}}
     metrics = {"method": "gptq", "bits": 4, "held_out": held_out, "eval_tokens": 2048, "text_origin": "samples"}
     line = "".join(run_summary._scores({"stages": {"quantized": {"metrics": metrics}}}))
-    for words in (
-        "4-bit model: 92%",
-        "KL divergence 0.031",
-        "2,048 tokens of text that the float model wrote itself",
-    ):
+    for words in ("4-bit model: 92%", "KL divergence 0.031", "2,048 tokens of text that the float model wrote itself"):
         assert words in line

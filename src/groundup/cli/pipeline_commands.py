@@ -49,8 +49,7 @@ def plan(
     from groundup.stages import recipe_stages
 
     loaded = load_recipe(recipe, sets or ())
-    for missing in check_missing_inputs(loaded):
-        _log(f"not on this machine, and not counted: {missing}")
+    missing = check_missing_inputs(loaded)
     folder = runs / loaded.name
     machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
     derived = pipeline.plan_run(loaded, folder, machine)
@@ -67,7 +66,7 @@ def plan(
         if tokens and (loaded.tokenizer or loaded.base) and loaded.train and loaded.train.token_shards is None:
             derived = replace(derive_recipe(loaded, tokens), data_estimated=True)
     check_stages(derived.recipe)
-    summary = derived.summary()
+    summary = derived.summary() | ({"missing": missing} if missing else {})
     if loaded.base is not None:
         from groundup.finetune.finetune_plan import estimate_finetuning
         from groundup.finetune.preference.preference_plan import estimate_preference

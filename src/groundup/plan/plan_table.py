@@ -8,7 +8,7 @@ MANY_EPOCHS = 4.5
 
 def format_plan(summary: dict[str, Any]) -> str:
     """`Plan.summary()` as aligned lines."""
-    rows = []
+    rows = [("not here", f"{text}: not counted") for text in summary.get("missing", ())]
     if "deduplication" in summary:
         rows.append(("deduplication", _format_deduplication(summary["deduplication"])))
     if "base" in summary:
