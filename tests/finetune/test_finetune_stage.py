@@ -18,8 +18,8 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.finetune_task import greedy_answer
-from groundup.finetune.sft import METHODS
 from groundup.finetune.stage import run
+from groundup.finetune.tuning_options import METHODS
 from groundup.interop.adapters import load_adapter
 from groundup.model import load_model, save_model
 from groundup.recipe.finetune_config import FinetuneConfig

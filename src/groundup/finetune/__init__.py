@@ -11,6 +11,7 @@
     finetune_task.py           which of the two a model learns
     finetune_plan.py           cost and checks of fine-tuning [base], before anything runs
     lora.py                    low-rank adapters
+    tuning_options.py          options that all methods share, and what each method trains
     trainable_base.py          the base model of a stage, in the dtype that the method trains
     distillation.py            predictions of a larger model as targets
     sft.py                     supervised fine-tuning: `finetune`
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from groundup.finetune.classification import load_classifier as load_classifier
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
+    from groundup.finetune.lora import LoRAOptions as LoRAOptions
     from groundup.finetune.lora import apply_lora as apply_lora
     from groundup.finetune.preference.preference_tuning import PreferenceResult as PreferenceResult
     from groundup.finetune.preference.preference_tuning import finetune_preferences as finetune_preferences
@@ -56,13 +58,16 @@ if TYPE_CHECKING:
     from groundup.finetune.training_data.preference_data import Preference as Preference
     from groundup.finetune.training_data.preference_data import read_labelled_answers as read_labelled_answers
     from groundup.finetune.training_data.preference_data import read_preferences as read_preferences
+    from groundup.finetune.tuning_options import TuningOptions as TuningOptions
 
 _LAZY_IMPORTS = {
     "ChatBatches": "chat_batches",
     "FinetuneResult": "sft",
+    "LoRAOptions": "lora",
     "LabelledAnswer": "training_data.preference_data",
     "Preference": "training_data.preference_data",
     "PreferenceResult": "preference.preference_tuning",
+    "TuningOptions": "tuning_options",
     "TrainingConversation": "training_data.conversation_store",
     "Problem": "reinforcement.rewards",
     "apply_lora": "lora",
@@ -89,10 +94,12 @@ __all__ = [
     "ChatBatches",
     "FinetuneResult",
     "LabelledAnswer",
+    "LoRAOptions",
     "Preference",
     "PreferenceResult",
     "Problem",
     "TrainingConversation",
+    "TuningOptions",
     "apply_lora",
     "exact_answer",
     "finetune",

@@ -25,9 +25,10 @@ from groundup.finetune.contrastive import (
 )
 from groundup.finetune.finetune_task import FinetuneBatches
 from groundup.finetune.lora import LoRAOptions, lora_options, prepare_lora
-from groundup.finetune.sft import DEFAULT_LORA, train_on_batches
+from groundup.finetune.sft import train_on_batches
 from groundup.finetune.training_data.example_sources import Example, read_examples, split_examples
 from groundup.finetune.training_data.passage_pairs import PassagePairs
+from groundup.finetune.tuning_options import DEFAULT_LORA
 from groundup.generate.text_classification import TextClassifier
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.classifier_files import read_classifier, write_classifier

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,15 @@ from groundup.artifacts.machine import Machine
 from groundup.finetune.distillation import distillation_objective
 from groundup.finetune.finetune_task import FinetuneBatches, task_for_model
 from groundup.finetune.long_conversations import LongConversations
-from groundup.finetune.lora import LoRAOptions, prepare_lora
 from groundup.finetune.training_data.conversation_store import TrainingConversation
 from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import TrainingSet, encode_training_set
+from groundup.finetune.tuning_options import TuningOptions
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.plan.finetune_defaults import finetuning_defaults, row_length
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_row_length
-from groundup.quantize.layers.nf4_linear import pack_nf4
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, EvalFn, Objective, TrainResult, build_engine, run_training_loop
@@ -39,8 +38,6 @@ PATIENCE = 3
 
 Messages = Sequence[Mapping[str, Any]]
 """[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, ...]"""
-
-DEFAULT_LORA = LoRAOptions()
 
 
 @dataclass(frozen=True)
@@ -74,20 +71,9 @@ def finetune(
     conversations: Sequence[TrainingConversation | Messages],
     validation: Sequence[TrainingConversation | Messages] = (),
     *,
-    method: str = "lora",
-    lora_rank: int | None = None,
-    lora_alpha: float = 32.0,
-    lora: LoRAOptions = DEFAULT_LORA,
-    epochs: float | None = None,
-    batch_tokens: int | None = None,
-    sequence_length: int | None = None,
-    learning_rate: float | None = None,
-    optimizer: str | None = None,
-    precision: str = "float32",
     augment_user_turns: bool = False,
     long_conversations: LongConversations = "cut",
     keep_best_weights: bool = False,
-    new_tokens: Sequence[int] = (),
     teacher: nn.Module | None = None,
     teacher_weight: float = 0.5,
     teacher_temperature: float = 1.0,
@@ -95,6 +81,7 @@ def finetune(
     folder: Path | str | None = None,
     machine: Machine | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> FinetuneResult:
     """Fine-tune `model` in place on a list of conversations; afterwards it is on the CPU and in evaluation mode.
 
@@ -107,29 +94,24 @@ def finetune(
         model: a decoder, or an encoder-decoder, which learns to answer the first user turn.
         conversations: lists of messages; only the assistant's tokens have a loss.
         validation: conversations to evaluate on, ten times during training.
-        method: "lora"; "qlora", which first packs the base in 4 bits; or "full" to train all weights.
-        lora_rank, epochs, batch_tokens, learning_rate, optimizer ("adamw" or "muon"): default: derived from the size of
-            model and data, as in a recipe.
-        lora: further options of LoRA: target layers, dropout, DoRA ...
-        sequence_length: tokens per row; default: what the longest conversation needs.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
         long_conversations: what happens to those beyond `sequence_length`: "cut" after the last answer that fits, "split"
             into pieces, or "drop".
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
             models need the last weights to know their training answers by heart.
-        new_tokens: ids of tokens that were added to the model: LoRA trains their rows, too.
         teacher: a decoder with the same vocabulary, whose predictions are learnt too; teacher_weight and
             teacher_temperature: see `distillation_objective`. The validation loss is that of the labels alone.
         merge: with LoRA, merge the adapter into the weights at the end.
         folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
+        options: fields of TuningOptions: method, lora_rank, epochs, learning_rate ...; sequence_length: of rows, default: what
+            the longest conversation needs.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
+    tuning = TuningOptions(**options)
     machine = machine or Machine()
     task = task_for_model(model)
     context_length = model.config.context_length
-    check_row_length(sequence_length, context_length)
-    max_tokens = sequence_length or context_length
+    check_row_length(tuning.sequence_length, context_length)
+    max_tokens = tuning.sequence_length or context_length
     stats = ReadStats()
     train_set, validation_set = (
         encode_training_set(
@@ -141,15 +123,11 @@ def finetune(
     if stats.dropped or stats.changed:
         machine.progress.log(f"conversations as tokens: {stats.describe_losses()}")
     longest = max(train_set.longest, validation_set.longest)
-    given = {
-        "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens, "learning_rate": learning_rate,
-        "optimizer": optimizer,
-    }  # fmt: skip
-    knobs = finetuning_defaults(
-        "generation", method, count_parameters(model.config).total, train_set.tokens, model.config.architecture
+    defaults = finetuning_defaults(
+        "generation", tuning.method, count_parameters(model.config).total, train_set.tokens, model.config.architecture
     )
-    knobs |= {name: value for name, value in given.items() if value is not None}
-    length = sequence_length or row_length(longest, context_length, knobs["batch_tokens"])
+    knobs = tuning.with_defaults(defaults)
+    length = tuning.sequence_length or row_length(longest, context_length, knobs["batch_tokens"])
     num_rows = max(1, knobs["batch_tokens"] // length)
     batches = task.batches(train_set.encoded, length, num_rows, seed, tokenizer)
     validation_batches: list[Batch] = []
@@ -158,7 +136,7 @@ def finetune(
 
     torch.manual_seed(seed)
     model.to(setup_device(machine))
-    METHODS[method](model, {*tokenizer.special_ids, *new_tokens}, knobs["lora_rank"], lora_alpha, lora)
+    tuning.prepare(model, tokenizer.special_ids, knobs["lora_rank"])
     objective = task.objective
     if teacher is not None:
         objective = distillation_objective(
@@ -168,10 +146,10 @@ def finetune(
     training, config, validation_start, model = train_on_batches(
         model, objective, batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"],
-        precision=precision, keep_best_weights=keep_best_weights, folder=folder,
+        precision=tuning.precision, keep_best_weights=keep_best_weights, folder=folder,
         machine=machine, validation_objective=task.objective,
     )  # fmt: skip
-    if merge and method != "full":
+    if merge and tuning.method != "full":
         merge_trainable_tokens(merge_lora(model))
     return FinetuneResult(
         training, config, knobs, train_set, validation_set, stats, validation_start,
@@ -219,30 +197,6 @@ def train_on_batches(
             eval_fn=(eval_fn or evaluate) if validation_batches else None,
         )  # fmt: skip
     return training, config, validation_start, engine.finalize()
-
-
-def _prepare_lora(
-    model: nn.Module, token_ids: Iterable[int], rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
-) -> None:
-    """Freeze the model; add LoRA to its linear layers, and train the embeddings of control tokens and of new ones."""
-    prepare_lora(model, rank, alpha, options, token_ids)
-
-
-def _prepare_full(
-    model: nn.Module, token_ids: Iterable[int], rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
-) -> None:
-    model.requires_grad_(True)
-
-
-def _prepare_qlora(
-    model: nn.Module, token_ids: Iterable[int], rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
-) -> None:
-    """The same over a base in NF4; layers that are packed already stay as they are."""
-    pack_nf4(model)
-    _prepare_lora(model, token_ids, rank, alpha, options)
-
-
-METHODS: dict[str, Callable[..., None]] = {"lora": _prepare_lora, "qlora": _prepare_qlora, "full": _prepare_full}
 
 
 def train_config_for(

@@ -17,7 +17,6 @@ from groundup.finetune.distillation import open_teacher
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers, task_for_model
-from groundup.finetune.lora import lora_options
 from groundup.finetune.sft import finetune
 from groundup.finetune.template_messages import template_notice
 from groundup.finetune.trainable_base import load_base, machine_of_rank, save_tuned
@@ -25,6 +24,7 @@ from groundup.finetune.training_data.conversation_store import ConversationStore
 from groundup.finetune.training_data.conversations import read_conversations, split_conversations
 from groundup.finetune.training_data.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.translation import score_translations
+from groundup.finetune.tuning_options import TuningOptions
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
 from groundup.model import Decoder, EncoderDecoder
@@ -37,6 +37,8 @@ from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
 
+OPTIONS = ("augment_user_turns", "long_conversations", "teacher_weight", "teacher_temperature")
+"""Knobs that are arguments of `finetune`, beside those of TuningOptions."""
 RECALL_WORDS = 8
 """An answer is recalled if it begins with this many words of the training answer."""
 RECALL_CHARACTERS = 400
@@ -65,7 +67,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     machine = machine_of_rank(machine)
     tokenizer = Tokenizer.load(inputs["base"])
     is_taught = has_trained_tokens(inputs["base"], tokenizer)
-    lora = lora_options(config, trained_tokens=is_taught, new_tokens=read_added_tokens(inputs["base"]))
+    tuning = TuningOptions.from_config(config, trained_tokens=is_taught, new_tokens=read_added_tokens(inputs["base"]))
     conversations, stats = read_conversations(config.conversations, machine, config.doubled_roles)
     machine.progress.log(f"conversations: {stats.describe()}")
     model: Any = load_base(inputs["base"], config.method, setup_device(machine))
@@ -80,16 +82,11 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
             f"no conversation of {len(train):,} is held out: a larger finetune.validation_fraction than "
             f"{config.validation_fraction:g} gives some"
         )
-    fields = (
-        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer",
-        "precision", "augment_user_turns", "long_conversations", "teacher_weight", "teacher_temperature",
-    )  # fmt: skip
-    settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     if is_taught and config.learning_rate is None and isinstance(model, Decoder):
         defaults = finetuning_defaults(
             config.task, config.method, count_parameters(model.config).total, 0, is_taught=True
         )
-        settings["learning_rate"] = defaults["learning_rate"]
+        tuning = replace(tuning, learning_rate=defaults["learning_rate"])
     questions = _recall_questions(train) if isinstance(model, Decoder) else {}
     if questions:
         machine.progress.log(f"answering {len(questions)} training questions, before the training")
@@ -98,8 +95,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     with process_group(setup_device(machine), machine.stall_timeout_seconds):
         result = finetune(
             model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
-            keep_best_weights=_keeps_best(config, model, len(train)), lora=lora,
-            teacher=teacher, **settings,
+            keep_best_weights=_keeps_best(config, model, len(train)), teacher=teacher,
+            **{name: getattr(config, name) for name in OPTIONS}, **tuning.as_arguments(),
         )  # fmt: skip
     if not is_main():
         return {}

@@ -24,9 +24,10 @@ from groundup.finetune.preference.preference_sets import (
     responses_of,
 )
 from groundup.finetune.preference.reference_log_probs import reference_log_probs
-from groundup.finetune.sft import METHODS, train_on_batches
+from groundup.finetune.sft import train_on_batches
 from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference
 from groundup.finetune.training_data.read_stats import DROP_REASONS
+from groundup.finetune.tuning_options import TuningOptions
 from groundup.generate.reward_model import RewardModel
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
@@ -83,21 +84,12 @@ def finetune_preferences(
     simpo_gamma: float = 1.0,
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
-    method: str = "lora",
-    lora_rank: int | None = None,
-    lora_alpha: float = 32.0,
-    lora: LoRAOptions = LEARNT_TOKENS,
-    epochs: float | None = None,
-    batch_tokens: int | None = None,
-    sequence_length: int | None = None,
-    learning_rate: float | None = None,
-    optimizer: str | None = None,
-    precision: str = "float32",
     keep_best_weights: bool = True,
     merge: bool = True,
     folder: Path | str | None = None,
     machine: Machine | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> PreferenceResult:
     """Train `model`, a decoder, in place on preferences; afterwards it is on the CPU and in evaluation mode.
 
@@ -111,25 +103,23 @@ def finetune_preferences(
         validation: preferences to score before, during and after.
         loss: dpo, ipo, kto, orpo, simpo, or reward for a reward model, in the result. dpo, ipo and kto compare with the
             model as it is now: its log-probabilities are computed once, first.
-        beta, lora_rank, epochs, batch_tokens, learning_rate, optimizer: default: derived from the loss and the size of model
-            and data, as in a recipe.
-        method: "lora"; "qlora", which first packs the model in 4 bits; or "full" to train all weights.
-        lora: further options of LoRA; control tokens are taken to be known.
+        beta: default: derived from the loss, as in a recipe.
         label_smoothing: dpo and simpo: the part of the pairs whose answers are taken to be swapped.
-        sequence_length: most tokens of a prompt with an answer; longer ones are left out. Default: the context length.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better.
         merge: with LoRA, merge the adapter into the weights at the end.
         folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
+        options: fields of TuningOptions: method, lora_rank, epochs, learning_rate ...; lora: control tokens are taken to be
+            known; sequence_length: of a prompt with an answer, longer ones are left out, default: the context length.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
+    options.setdefault("lora", LEARNT_TOKENS)
+    tuning = TuningOptions(**options)
     machine = machine or Machine()
     items, held_out = (
         [each for index, item in enumerate(part) for each in parse_preference(item, loss == "kto", f"{name}[{index}]")]
         for name, part in (("preferences", preferences), ("validation", validation))
     )
-    check_row_length(sequence_length, model.config.context_length)
-    limit = min(sequence_length or model.config.context_length, model.config.context_length)
+    check_row_length(tuning.sequence_length, model.config.context_length)
+    limit = min(tuning.sequence_length or model.config.context_length, model.config.context_length)
     train_set, dropped = encode_preferences(items, tokenizer, limit)
     validation_set, dropped_validation = encode_preferences(held_out, tokenizer, limit)
     if not train_set:
@@ -138,31 +128,25 @@ def finetune_preferences(
             hint=f"sequence_length = {limit}: shorter prompts and answers fit",
         )
     tokens = sum(len(response.ids) for _, encoded in train_set for response in responses_of(encoded))
-    given = {
-        "beta": beta, "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens,
-        "learning_rate": learning_rate, "optimizer": optimizer,
-    }  # fmt: skip
-    knobs = preference_defaults(loss, method, count_parameters(model.config).total, tokens)
-    knobs |= {name: value for name, value in given.items() if value is not None}
+    knobs = tuning.with_defaults(preference_defaults(loss, tuning.method, count_parameters(model.config).total, tokens))
+    default_beta = knobs.pop("beta")
     settings = PreferenceLoss(
-        loss, knobs.pop("beta"), label_smoothing, simpo_gamma, desirable_weight, undesirable_weight
+        loss, default_beta if beta is None else beta, label_smoothing, simpo_gamma, desirable_weight, undesirable_weight
     )
     out = None if folder is None else Path(folder)
 
     torch.manual_seed(seed)
     model.to(setup_device(machine))
-    METHODS[method](
-        model, tokenizer.special_ids, knobs["lora_rank"], lora_alpha, lora
-    )  # the reference still: adapters start as zero
+    tuning.prepare(model, tokenizer.special_ids, knobs["lora_rank"])  # the reference still: adapters start as zero
 
     def log_probs(responses: Sequence[EncodedResponse], name: str) -> Tensor:
-        return reference_log_probs(model, responses, precision, machine, out, name)
+        return reference_log_probs(model, responses, tuning.precision, machine, out, name)
 
     def make_batches(items: Sequence[Any], name: str) -> PairBatches | LabelledBatches:
-        options: dict[str, Any] = {"batch_tokens": knobs["batch_tokens"], "seed": seed, "pad_id": tokenizer.pad_id or 0}
+        sizes: dict[str, Any] = {"batch_tokens": knobs["batch_tokens"], "seed": seed, "pad_id": tokenizer.pad_id or 0}
         if loss == "kto":
-            return make_labelled_batches(items, log_probs, name, tokenizer=tokenizer, max_tokens=limit, **options)
-        return make_pair_batches(items, log_probs if settings.uses_reference else None, name, **options)
+            return make_labelled_batches(items, log_probs, name, tokenizer=tokenizer, max_tokens=limit, **sizes)
+        return make_pair_batches(items, log_probs if settings.uses_reference else None, name, **sizes)
 
     if loss == "kto" and len({answer.desirable for answer, _ in validation_set}) == 1:
         machine.progress.log(
@@ -179,7 +163,7 @@ def finetune_preferences(
     network = RewardModel(model) if loss == "reward" else model
 
     def score(network: nn.Module) -> PreferenceScores:
-        return score_preferences(network.eval(), validation_batches, settings, precision, opponents)
+        return score_preferences(network.eval(), validation_batches, settings, tuning.precision, opponents)
 
     before = score(network) if validation_batches else None
     if before is not None and settings.uses_reference:  # zero but for rounding: it is the reference
@@ -188,7 +172,7 @@ def finetune_preferences(
     trained_parameters = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     training, config, _, network = train_on_batches(
         network, settings.objective(), batches, validation_batches, epochs=knobs["epochs"],
-        learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"], precision=precision,
+        learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"], precision=tuning.precision,
         keep_best_weights=keep_best_weights, folder=out, machine=machine,
         eval_fn=lambda network: score(network).means(),
         num_evals=number_of_evals(knobs["epochs"] * len(train_set), len(validation_set)),
@@ -196,7 +180,7 @@ def finetune_preferences(
     is_undefined = next(network.parameters()).is_meta  # on ranks other than the main one
     after = score(network) if validation_batches and not is_undefined else None
     model = network.model if isinstance(network, RewardModel) else network
-    if merge and method != "full":
+    if merge and tuning.method != "full":
         merge_trainable_tokens(merge_lora(model))
     return PreferenceResult(
         training, config, settings.options, knobs, train_set, validation_set, dropped + dropped_validation, before, after,

@@ -9,7 +9,6 @@ from groundup.artifacts.rank_environment import is_main
 from groundup.finetune.example_tasks import mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers
-from groundup.finetune.lora import lora_options
 from groundup.finetune.preference.answer_samples import kl_divergence, mean_length, sample_answers
 from groundup.finetune.preference.preference_tuning import PreferenceResult, finetune_preferences
 from groundup.finetune.preference.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
@@ -17,6 +16,7 @@ from groundup.finetune.trainable_base import load_base, machine_of_rank, save_tu
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference, read_items
 from groundup.finetune.training_data.read_stats import DROP_REASONS, ReadStats
+from groundup.finetune.tuning_options import TuningOptions
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
 from groundup.interop.reward_files import write_reward
@@ -28,11 +28,8 @@ from groundup.tokenizer import Tokenizer
 from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
 
-OPTIONS = (
-    "loss", "beta", "label_smoothing", "simpo_gamma", "desirable_weight", "undesirable_weight", "method", "lora_rank",
-    "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer", "precision",
-)  # fmt: skip
-"""Knobs that are arguments of `finetune_preferences`."""
+OPTIONS = ("loss", "beta", "label_smoothing", "simpo_gamma", "desirable_weight", "undesirable_weight")
+"""Knobs that are arguments of `finetune_preferences`, beside those of TuningOptions."""
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -50,7 +47,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
     new_tokens = read_added_tokens(inputs["base"]) if "base" in inputs else ()
-    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer), new_tokens=new_tokens)
+    is_taught = has_trained_tokens(inputs[source], tokenizer)
+    tuning = TuningOptions.from_config(config, trained_tokens=is_taught, new_tokens=new_tokens)
     model: Any = load_base(inputs[source], config.method, setup_device(machine))
     parameters = sum(weight.numel() for weight in model.parameters())
     items, stats = read_items(config, machine)
@@ -63,9 +61,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         sampled_before = sample_answers(model, tokenizer, validation, recipe.seed)
     with process_group(setup_device(machine), machine.stall_timeout_seconds):
         result = finetune_preferences(
-            model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
+            model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
             keep_best_weights=config.keep_best_weights is not False,
-            **{name: getattr(config, name) for name in OPTIONS},
+            **{name: getattr(config, name) for name in OPTIONS}, **tuning.as_arguments(),
         )  # fmt: skip
     if not is_main():
         return {}

@@ -16,7 +16,6 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.lora import LoRAOptions
 from groundup.finetune.reinforcement.rewards import Problem, RewardFunction, WeightedReward, exact_answer
 from groundup.finetune.reinforcement.rollout_batches import (
     PolicyObjective,
@@ -25,11 +24,12 @@ from groundup.finetune.reinforcement.rollout_batches import (
     RolloutSettings,
 )
 from groundup.finetune.reinforcement.rollouts import answer_text
-from groundup.finetune.sft import DEFAULT_LORA, METHODS, NUM_EVALS, PATIENCE, WARMUP_FRACTION
+from groundup.finetune.sft import NUM_EVALS, PATIENCE, WARMUP_FRACTION
 from groundup.finetune.template_messages import prompt_ids
 from groundup.finetune.training_data.problems import problem_of
 from groundup.finetune.training_data.read_stats import DROP_REASONS, RecordDropped
 from groundup.finetune.training_data.turn_checks import tools_of
+from groundup.finetune.tuning_options import TuningOptions
 from groundup.generate import GREEDY, generate_many
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
@@ -99,21 +99,12 @@ def finetune_reinforcement(
     reward: RewardFunction | WeightedReward = exact_answer,
     validation: Sequence[Problem | Mapping[str, Any]] = (),
     *,
-    method: str = "lora",
-    lora_rank: int | None = None,
-    lora_alpha: float = 32.0,
-    lora: LoRAOptions = DEFAULT_LORA,
-    epochs: float = 1.0,
-    learning_rate: float | None = None,
-    optimizer: str = "adamw",
-    precision: str = "float32",
-    sequence_length: int | None = None,
     keep_best_weights: bool = False,
     merge: bool = True,
     folder: Path | str | None = None,
     machine: Machine | None = None,
     seed: int = 0,
-    **settings: Any,
+    **options: Any,
 ) -> ReinforcementResult:
     """Train `model` in place on what it answers itself; afterwards it is on the CPU and in evaluation mode.
 
@@ -125,43 +116,37 @@ def finetune_reinforcement(
         problems: dicts with `prompt` (text or messages), `answer`, and fields that the reward reads.
         reward: (text, problem) -> number; default: 1 if the final answer is right.
         validation: held-out problems, answered greedily before, after, and ten times during training.
-        lora: further options of LoRA: target layers, dropout, DoRA ...
-        epochs: passes over the problems.
-        sequence_length: tokens of prompt and answer at most; default: the model's context.
-        learning_rate, lora_rank: default: derived from the size of the model.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better.
         folder: for metrics, samples.jsonl and checkpoints, from which a second call resumes; None: nothing is kept.
-        settings: fields of RolloutSettings: loss, group_size, prompts_per_step, updates_per_rollout, max_answer_tokens,
-            temperature, kl_coefficient, clip_range.
+        options: fields of RolloutSettings (loss, group_size, prompts_per_step, updates_per_rollout, max_answer_tokens,
+            temperature, kl_coefficient, clip_range) and of TuningOptions (method, lora_rank, learning_rate ...); epochs:
+            default 1; sequence_length: of prompt and answer, default: the model's context; batch_tokens has no effect.
     """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
-    if unknown := settings.keys() - {field.name for field in fields(RolloutSettings)}:
-        raise TypeError(f"unknown option {min(unknown)}")
-    options = RolloutSettings(**settings)
+    names = {field.name for field in fields(RolloutSettings)}
+    settings = RolloutSettings(**{name: value for name, value in options.items() if name in names})
+    tuning = TuningOptions(**{name: value for name, value in options.items() if name not in names})
     machine = machine or Machine()
     rated = reward if isinstance(reward, WeightedReward) else WeightedReward((("reward", 1.0, reward),))
     if not isinstance(model, Decoder):
         raise UserError(f"a {type(model).__name__} cannot learn from rewards, expected a decoder")
-    limit = (sequence_length or model.config.cached_context_length) - options.max_answer_tokens
+    limit = (tuning.sequence_length or model.config.cached_context_length) - settings.max_answer_tokens
     used, prompts, dropped = encode_problems(problems, tokenizer, limit)
     held_out, held_out_prompts, dropped_held_out = encode_problems(validation, tokenizer, limit)
     if not used:
         raise UserError(
             f"none of {len(problems)} prompts can be used: {DROP_REASONS[dropped[0][1]] if dropped else 'none given'}",
-            hint=f"max_answer_tokens ({options.max_answer_tokens}) and the prompt share the model's context, which leaves "
+            hint=f"max_answer_tokens ({settings.max_answer_tokens}) and the prompt share the model's context, which leaves "
             f"{max(limit, 0)} tokens",
         )
     held_out, held_out_prompts = held_out[:MAX_HELD_OUT], held_out_prompts[:MAX_HELD_OUT]
-    defaults = finetuning_defaults("generation", method, count_parameters(model.config).total, 0)
-    knobs = {
-        "lora_rank": lora_rank or defaults["lora_rank"],
-        "learning_rate": learning_rate or float(f"{LEARNING_RATE_FACTOR * defaults['learning_rate']:.2g}"),
-        "optimizer": optimizer,
-    }
+    defaults = finetuning_defaults("generation", tuning.method, count_parameters(model.config).total, 0)
+    rate = float(f"{LEARNING_RATE_FACTOR * defaults['learning_rate']:.2g}")
+    knobs = tuning.with_defaults(
+        {"lora_rank": defaults["lora_rank"], "learning_rate": rate, "optimizer": "adamw", "epochs": 1.0}
+    )
 
     def score(model: nn.Module) -> HeldOutScore:
-        return score_problems(model, tokenizer, held_out, held_out_prompts, rated, options.max_answer_tokens)
+        return score_problems(model, tokenizer, held_out, held_out_prompts, rated, settings.max_answer_tokens)
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         result = score(model)
@@ -170,11 +155,11 @@ def finetune_reinforcement(
     torch.manual_seed(seed)
     model.to(setup_device(machine))
     before = score(model.eval()) if held_out else None
-    METHODS[method](model, tokenizer.special_ids, knobs["lora_rank"], lora_alpha, lora)
+    tuning.prepare(model, tokenizer.special_ids, knobs["lora_rank"])
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    reference = ReferenceWeights(model) if options.kl_coefficient else None
-    objective = PolicyObjective(options)
-    config = _train_config(options, len(used), max(map(len, prompts)), epochs, knobs, precision)
+    reference = ReferenceWeights(model) if settings.kl_coefficient else None
+    objective = PolicyObjective(settings)
+    config = _train_config(settings, len(used), max(map(len, prompts)), knobs, tuning.precision)
     if held_out and keep_best_weights:
         config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
     engine = build_engine(model, objective.objective(), config, machine)
@@ -191,7 +176,7 @@ def finetune_reinforcement(
     engine.finalize()
     after = score(model.to(engine.device)) if held_out else None
     model.cpu()
-    if merge and method != "full":
+    if merge and tuning.method != "full":
         merge_trainable_tokens(merge_lora(model))
     return ReinforcementResult(
         training, config, knobs, used, held_out, dropped + dropped_held_out, before, after, trained_parameters
@@ -243,10 +228,10 @@ def score_problems(
 
 
 def _train_config(
-    options: RolloutSettings, problems: int, longest: int, epochs: float, knobs: dict[str, Any], precision: Any
+    options: RolloutSettings, problems: int, longest: int, knobs: dict[str, Any], precision: Any
 ) -> TrainConfig:
-    """`epochs` over the problems: short warm-up, then cosine decay to zero; no weight decay."""
-    rollouts = max(1, math.ceil(epochs * problems / options.prompts_per_step))
+    """`knobs["epochs"]` over the problems: short warm-up, then cosine decay to zero; no weight decay."""
+    rollouts = max(1, math.ceil(knobs["epochs"] * problems / options.prompts_per_step))
     steps = rollouts * options.updates_per_rollout
     length = longest + options.max_answer_tokens
     tokens = options.prompts_per_step * options.group_size * length

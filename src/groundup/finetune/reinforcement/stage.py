@@ -10,12 +10,12 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate.bootstrap import bootstrap_interval
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers
-from groundup.finetune.lora import lora_options
 from groundup.finetune.reinforcement.recipe_rewards import build_reward, read_usable_problems
 from groundup.finetune.reinforcement.reinforcement import ReinforcementResult, finetune_reinforcement
 from groundup.finetune.trainable_base import load_base, save_tuned
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.read_stats import DROP_REASONS
+from groundup.finetune.tuning_options import TuningOptions
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
 from groundup.recipe import RecipeView
@@ -27,9 +27,9 @@ from groundup.train.device import setup_device
 
 OPTIONS = (
     "loss", "group_size", "prompts_per_step", "updates_per_rollout", "max_answer_tokens", "temperature", "kl_coefficient",
-    "clip_range", "method", "lora_rank", "lora_alpha", "learning_rate", "precision", "sequence_length",
+    "clip_range",
 )  # fmt: skip
-"""Knobs that are arguments of `finetune_reinforcement`."""
+"""Knobs that are arguments of `finetune_reinforcement`, beside those of TuningOptions."""
 CURVE = ("reward", "kl", "clip_fraction", "entropy", "answer_tokens", "cut_answers", "mixed_groups")
 MAX_CURVE_POINTS = 200
 SHOWN_ANSWERS = 5
@@ -50,7 +50,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
     new_tokens = read_added_tokens(inputs["base"]) if "base" in inputs else ()
-    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer), new_tokens=new_tokens)
+    is_taught = has_trained_tokens(inputs[source], tokenizer)
+    tuning = TuningOptions.from_config(config, trained_tokens=is_taught, new_tokens=new_tokens)
     model: Any = load_base(inputs[source], config.method, setup_device(machine))
     parameters = sum(weight.numel() for weight in model.parameters())
     problems, stats = read_usable_problems(config, machine)
@@ -59,9 +60,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     machine.progress.log(f"answering {len(validation):,} held-out problems, before the training")
     result = finetune_reinforcement(
         model, tokenizer, train, build_reward(config.all_rewards, machine), validation,
-        epochs=config.epochs or 1.0, optimizer=config.optimizer or "adamw", keep_best_weights=bool(config.keep_best_weights),
-        merge=False, lora=lora, folder=out, machine=machine, seed=recipe.seed,
-        **{name: getattr(config, name) for name in OPTIONS},
+        keep_best_weights=bool(config.keep_best_weights), merge=False, folder=out, machine=machine, seed=recipe.seed,
+        **{name: getattr(config, name) for name in OPTIONS}, **tuning.as_arguments(),
     )  # fmt: skip
     save_tuned(model, tokenizer, out, config.method, inputs[source])
     for problem, reason in result.dropped:

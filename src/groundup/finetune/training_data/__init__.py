@@ -9,6 +9,7 @@ Files, in reading order:
     conversation_trees.py     trees of messages as conversations
     dialogue_files.py         ChatterBot's YAML and gettext catalogues
     conversations.py          conversations from files, and the validation split
+    record_reader.py          records of files as items without duplicates
     preference_data.py        preferences and labelled answers from files
     problems.py               problems from files
     example_sources.py        pairs of texts and labelled texts from files

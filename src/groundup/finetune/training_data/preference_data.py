@@ -9,7 +9,7 @@ messages, or "Human:" and "Assistant:" paragraphs (Bai et al. 2022). Each pair a
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,13 +20,13 @@ from groundup.data.conversation_shapes import (
     TURN_LISTS,
     Messages,
     as_messages,
-    mapped_fields,
     question_messages,
     system_message,
     turns,
 )
-from groundup.data.record_files import source_records
+from groundup.data.record_files import FileRecord
 from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
+from groundup.finetune.training_data.record_reader import read_records
 from groundup.finetune.training_data.turn_checks import check_messages, tools_of
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 from groundup.recipe.preference_config import PreferenceConfig
@@ -72,9 +72,8 @@ def read_preferences(inputs: Iterable[FinetuneSourceConfig], machine: Machine) -
 
     Raises UserError if a source cannot be read, or no preference is left.
     """
-    return _read(
-        inputs, machine, preferences_of, "preferences", "`chosen` and `rejected`, with a `prompt` or alike at first"
-    )
+    fields = "`chosen` and `rejected`, with a `prompt` or alike at first"
+    return read_records(inputs, machine, preferences_of, located=_located, what="preferences", fields=fields)
 
 
 def read_labelled_answers(
@@ -84,8 +83,8 @@ def read_labelled_answers(
 
     Raises UserError if a source cannot be read, or no answer is left.
     """
-    shapes = "`prompt`, `completion` and `label` (true or false), or `chosen` and `rejected`"
-    return _read(inputs, machine, labelled_answers_of, "labelled answers", shapes)
+    fields = "`prompt`, `completion` and `label` (true or false), or `chosen` and `rejected`"
+    return read_records(inputs, machine, labelled_answers_of, located=_located, what="labelled answers", fields=fields)
 
 
 def preferences_of(record: Mapping[str, Any]) -> Iterator[Preference]:
@@ -135,39 +134,8 @@ def labelled_answers_of(record: Mapping[str, Any]) -> Iterator[LabelledAnswer]:
     yield LabelledAnswer(_checked(prompt, False), _checked(completion, True), desirable, tools=tools_of(record))
 
 
-def _read(
-    inputs: Iterable[FinetuneSourceConfig],
-    machine: Machine,
-    parse: Callable[[Mapping[str, Any]], Iterator[Item]],
-    what: str,
-    shapes: str,
-) -> tuple[list[Item], ReadStats]:
-    stats = ReadStats()
-    items: dict[str, Item] = {}
-    for source in inputs:
-        for record in source_records(source, machine):
-            stats.read += 1
-            if record.fault or not isinstance(record.value, dict):
-                stats.drop_record(record.fault or "malformed", record, source.name)
-                continue
-            try:
-                for item in parse(mapped_fields(record.value, source.columns)):
-                    key = repr(item)
-                    if key in items:
-                        raise RecordDropped("duplicate")
-                    items[key] = replace(item, source=source.name, file=record.file, line=record.line)
-            except RecordDropped as reason:
-                stats.drop_record(str(reason), record, source.name)
-    stats.kept = len(items)
-    if not items:
-        names = ", ".join(source.name for source in inputs)
-        hint = [
-            stats.describe(),
-            stats.describe_fields(),
-            f"expected the fields {shapes}; `columns` names them in the files",
-        ]
-        raise UserError(f"no {what} in {names} ({stats.read:,} records read)", hint="; ".join(filter(None, hint)))
-    return list(items.values()), stats
+def _located(item: Item, source: str, record: FileRecord) -> Item:
+    return replace(item, source=source, file=record.file, line=record.line)
 
 
 def _prompt(record: Mapping[str, Any]) -> Messages:

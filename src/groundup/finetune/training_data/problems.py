@@ -11,19 +11,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.conversation_shapes import (
-    PROMPTS,
-    TURN_LISTS,
-    mapped_fields,
-    question_messages,
-    system_message,
-    turns,
-)
-from groundup.data.record_files import source_records
+from groundup.data.conversation_shapes import PROMPTS, TURN_LISTS, question_messages, system_message, turns
 from groundup.finetune.reinforcement.rewards import Problem
 from groundup.finetune.training_data.read_stats import ReadStats, RecordDropped
+from groundup.finetune.training_data.record_reader import read_records
 from groundup.finetune.training_data.turn_checks import check_messages
 from groundup.recipe.finetune_config import FinetuneSourceConfig
 
@@ -87,26 +79,7 @@ def read_problems(
 
     Raises UserError if a source cannot be read, or no problem is left.
     """
-    stats = ReadStats()
-    problems: dict[str, Problem] = {}
-    for source in inputs:
-        for record in source_records(source, machine):
-            stats.read += 1
-            if record.fault or not isinstance(record.value, dict):
-                stats.drop_record(record.fault or "malformed", record, source.name)
-                continue
-            try:
-                problem = problem_of(mapped_fields(record.value, source.columns), system_prompt)
-                if (key := repr(problem.messages)) in problems:
-                    raise RecordDropped("duplicate")
-                problems[key] = problem
-            except RecordDropped as reason:
-                stats.drop_record(str(reason), record, source.name)
-    stats.kept = len(problems)
-    if not problems:
-        shapes = "expected a field `prompt`, `question` or `messages`, and `answer`; `columns` names them in the files"
-        raise UserError(
-            f"no problems in {', '.join(source.name for source in inputs)} ({stats.read:,} records read)",
-            hint="; ".join(filter(None, (stats.describe(), stats.describe_fields(), shapes))),
-        )
-    return list(problems.values()), stats
+    return read_records(
+        inputs, machine, lambda record: [problem_of(record, system_prompt)], key=lambda problem: repr(problem.messages),
+        what="problems", fields="`prompt`, `question` or `messages`, and `answer`",
+    )  # fmt: skip
