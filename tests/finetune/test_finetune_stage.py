@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import groundup.finetune.stage as finetune_stage
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
@@ -23,6 +24,7 @@ from groundup.finetune.tuning_options import METHODS
 from groundup.interop.adapters import load_adapter
 from groundup.model import load_model, save_model
 from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.train.engines.native_engine import NativeEngine
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
 
@@ -175,6 +177,28 @@ def test_kill_and_resume_changes_no_bit(inputs, tmp_path, messages_file):
 def test_rerun_without_manifest_changes_no_bit(inputs, tmp_path, messages_file):
     settings = recipe(messages_file, epochs=3)
     assert run_stage(inputs, tmp_path, settings) == run_stage(inputs, tmp_path, settings)
+
+
+@pytest.mark.parametrize(
+    "part", ["_recalled", *(pytest.param(name, marks=pytest.mark.slow) for name in ("save_tuned", "write_jsonl"))]
+)
+def test_a_failure_after_the_last_step_loses_no_step(inputs, tmp_path, messages_file, monkeypatch, part):
+    """While the weights are written, questions are answered or the conversations are written."""
+    settings = recipe(messages_file, epochs=3, keep_best_weights=True)
+    straight = run_stage(inputs, tmp_path, settings)
+    real, calls = getattr(finetune_stage, part), []
+
+    def failing(*arguments, **names):
+        calls.append(1)
+        if len(calls) == (2 if part == "_recalled" else 1):
+            raise RuntimeError("after the last step")
+        return real(*arguments, **names)
+
+    monkeypatch.setattr(finetune_stage, part, failing)
+    with pytest.raises(RuntimeError, match="after the last step"):
+        run_stage(inputs, tmp_path, settings, "failed")
+    monkeypatch.setattr(NativeEngine, "forward_backward", lambda *_: pytest.fail("a step was computed again"))
+    assert run_stage(inputs, tmp_path, settings, "failed") == straight
 
 
 def test_the_layout_of_pretraining_does_not_stop_one_process(inputs, tmp_path, messages_file):

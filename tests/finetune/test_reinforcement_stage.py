@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+import groundup.finetune.reinforcement.stage as reinforcement_stage
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.finetune.reinforcement.reinforcement_cost import estimate_reinforcement
 from groundup.finetune.reinforcement.reinforcement_plan import check_reinforcement, identity
@@ -12,6 +14,7 @@ from groundup.finetune.reinforcement.stage import run
 from groundup.model import load_model, save_model
 from groundup.recipe import RecipeView, parse_recipe
 from groundup.stage_runs import derive_recipe
+from groundup.train.engines.native_engine import NativeEngine
 
 
 @pytest.fixture
@@ -50,6 +53,25 @@ def test_stage(values, tmp_path):
     assert len(metrics["curve"]["reward"]) == 3
     load_model(out)
     assert {"adapter", "samples.jsonl", "held_out.jsonl", "steps.jsonl"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_failure_while_answering_loses_no_step(values, tmp_path, monkeypatch):
+    view, inputs = RecipeView(derived(values), ("reinforcement", "seed")), {"base": tmp_path / "base"}
+    real, calls = reinforcement_stage.greedy_answers, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("while answering")
+        return real(*arguments)
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(reinforcement_stage, "greedy_answers", failing)
+    with pytest.raises(RuntimeError, match="while answering"):
+        run(view, inputs, tmp_path / "out", Machine(threads=1))
+    monkeypatch.setattr(NativeEngine, "forward_backward", lambda *_: pytest.fail("a step was computed again"))
+    metrics = run(view, inputs, tmp_path / "out", Machine(threads=1))
+    assert metrics["steps"] == len(list(read_jsonl(tmp_path / "out" / "steps.jsonl"))) == 3
 
 
 def test_function_only_from_the_command_line(values, tmp_path):
