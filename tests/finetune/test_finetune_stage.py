@@ -67,7 +67,9 @@ def test_recipe_methods_equal_implemented_methods():
 
 def test_finetuning_learns_and_replaces_answers(inputs, tmp_path, messages_file, byte_tokenizer):
     """All weights of a new model first; then other answers, with LoRA, over the model that came out."""
-    settings = recipe(messages_file, method="full", learning_rate=5e-3, epochs=120, validation_fraction=0)
+    settings = recipe(
+        messages_file, method="full", lora_rank=None, learning_rate=5e-3, epochs=120, validation_fraction=0
+    )
     metrics, files = run_stage(inputs, tmp_path, settings)
     assert [entry["answer"] for entry in metrics["answers"]] == ["Fine.", "A science."]
     json.dumps(metrics, allow_nan=False)

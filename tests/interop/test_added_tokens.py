@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune import finetune
+from groundup.finetune import LoRAOptions, finetune
 from groundup.interop import export_huggingface, load_huggingface
 from groundup.interop.added_tokens import add_tokens, extend_vocabulary
 from groundup.model import Decoder
@@ -55,7 +55,7 @@ def test_rows_are_trained_and_survive_merging_and_export(tokenizer, tied, tmp_pa
     first = model.embedding.tokens.weight[ids[0]].clone()
     other = model.embedding.tokens.weight[5].clone()
     chat = [[{"role": "user", "content": "the fox"}, {"role": "assistant", "content": "<city>"}]] * 4
-    finetune(model, tokenizer, chat, new_tokens=ids, epochs=10, learning_rate=1e-2)
+    finetune(model, tokenizer, chat, lora=LoRAOptions(new_tokens=tuple(ids)), epochs=10, learning_rate=1e-2)
     assert not torch.allclose(model.embedding.tokens.weight[ids[0]], first)
     assert torch.equal(model.embedding.tokens.weight[5], other)
     assert (model.head.weight is model.embedding.tokens.weight) == tied
