@@ -19,6 +19,9 @@ def quantize(
     ] = None,
     method: Annotated[str | None, typer.Option(help="rtn, gptq or awq.")] = None,
     bits: Annotated[int | None, typer.Option(help="Bits per weight.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Largest size of the file, such as 90MB: each layer its bits, by sensitivity.")
+    ] = None,
     group_size: Annotated[int | None, typer.Option(help="Weights of one row per scale.")] = None,
     symmetric: Annotated[
         bool | None, typer.Option("--symmetric/--asymmetric", help="Without or with zero points.")
@@ -63,7 +66,7 @@ def quantize(
 
     check_writes_text(model)
     given = {
-        "method": method, "bits": bits, "group_size": group_size, "symmetric": symmetric, "act_order": act_order,
+        "method": method, "bits": bits, "size": size, "group_size": group_size, "symmetric": symmetric, "act_order": act_order,
         "damp_percent": damp_percent, "calibration_tokens": calibration_tokens, "eval_tokens": eval_tokens,
     }  # fmt: skip
     knobs: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

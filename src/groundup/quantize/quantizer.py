@@ -5,7 +5,7 @@ rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from groundup.quantize.layers.quantized_experts import join_experts, split_exper
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.methods.awq import apply_scales, scale_groups, search_scales
 from groundup.quantize.methods.gptq import gptq
+from groundup.quantize.methods.mixed_precision import schemes_for_size
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, round_to_nearest
 
 
@@ -38,6 +39,7 @@ class QuantizationSettings:
 
     Attributes:
         layer_schemes: other schemes than `scheme`, by layer name.
+        max_bytes: of the model's file; the bits of `scheme` are then replaced layer by layer (methods/mixed_precision.py).
     """
 
     method: str
@@ -45,6 +47,7 @@ class QuantizationSettings:
     damp_percent: float = 0.01
     act_order: bool = True
     layer_schemes: Mapping[str, QuantizationScheme] = field(default_factory=dict)
+    max_bytes: float | None = None
 
     def scheme_of(self, layer: str) -> QuantizationScheme:
         """The scheme of a layer of the model."""
@@ -177,9 +180,10 @@ def quantize_model(
 
     Raises UserError for gptq or awq without windows, and for a model that is quantized already.
     """
-    if windows is None and settings.method != "rtn":
+    if windows is None and (settings.method != "rtn" or settings.max_bytes is not None):
+        needs = f"method = {settings.method}" if settings.max_bytes is None else "size"
         raise UserError(
-            f"quantize.method = {settings.method} needs calibration text", hint="give calibration text, or use rtn"
+            f"quantize.{needs} needs calibration text", hint="give calibration text, or use rtn without size"
         )
     split_experts(model)
     layers = quantizable_layers(model)
@@ -193,6 +197,9 @@ def quantize_model(
     device = next(model.parameters()).device
     windows = windows.to(device)
     decoder_windows = None if decoder_windows is None else decoder_windows.to(device)
+    if settings.max_bytes is not None:
+        schemes = schemes_for_size(model, layers, windows, settings.scheme, settings.max_bytes, progress)
+        settings = replace(settings, layer_schemes=schemes)
     finished = BlockCheckpoint(checkpoint, settings, windows, decoder_windows)
     with (progress or Progress()).task(f"quantizing ({settings.method})", total=len(layers), unit="layers") as task:
         for calibration in iter_blocks(model, windows, decoder_windows):

@@ -63,7 +63,8 @@ def quantize(
 def quantization_settings(section: QuantizeConfig) -> QuantizationSettings:
     """The settings of a recipe's section."""
     scheme = QuantizationScheme(section.bits, section.group_size, section.symmetric)
-    return QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
+    options = {"damp_percent": section.damp_percent, "act_order": section.act_order, "max_bytes": section.size_bytes}
+    return QuantizationSettings(section.method, scheme, **options)
 
 
 def quantize_folder(

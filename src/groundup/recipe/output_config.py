@@ -1,10 +1,14 @@
 """[quantize], [export] and [report]: what is made of the final model."""
 
+import re
 from typing import Literal
 
 from pydantic import field_validator
 
 from groundup.recipe.base_config import BaseConfig, knob
+
+SIZE_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(SIZE_UNITS)})")
 
 
 class QuantizeConfig(BaseConfig):
@@ -14,6 +18,12 @@ class QuantizeConfig(BaseConfig):
         "gptq", "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023)"
     )
     bits: int = knob(4, "bits per weight", ge=2, le=8)
+    size: str | None = knob(
+        None,
+        "largest size of the model's file, such as 90MB: in place of `bits`, each layer gets 2 to 8, more where the loss depends "
+        "on it",
+        unset="the same bits for all layers",
+    )
     group_size: int = knob(
         128, "weights of one row per scale, at least 16; the last group may be shorter; -1: one scale per row", ge=-1
     )
@@ -26,6 +36,21 @@ class QuantizeConfig(BaseConfig):
     )
     calibration_tokens: int = knob(32_768, "training tokens for calibration of gptq and awq", ge=512)
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)
+
+    @property
+    def size_bytes(self) -> float | None:
+        """`size` in bytes."""
+        if self.size is None:
+            return None
+        number, unit = SIZE.fullmatch(self.size).groups()  # type: ignore[union-attr]
+        return float(number) * SIZE_UNITS[unit]
+
+    @field_validator("size")
+    @classmethod
+    def _check_size(cls, size: str | None) -> str | None:
+        if size is not None and SIZE.fullmatch(size) is None:
+            raise ValueError(f"{size!r}, expected a number and {', '.join(SIZE_UNITS)}, such as 90MB")
+        return size
 
     @field_validator("group_size")
     @classmethod
