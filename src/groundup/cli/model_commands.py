@@ -15,6 +15,7 @@ from groundup.cli.options import (
     AdapterOption,
     DeviceOption,
     JsonOption,
+    KvBitsOption,
     MaxTokensOption,
     ModelArgument,
     SeedOption,
@@ -59,6 +60,7 @@ def generate(
     ] = None,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
+    kv_bits: KvBitsOption = None,
     device: DeviceOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
@@ -76,7 +78,7 @@ def generate(
     if prompt is not None and input is not None:
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
-    network, tokenizer = open_for_text(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, verify, adapter, kv_bits=kv_bits)
     if target_language is not None:
         set_target_language(network, tokenizer, target_language)
     is_decoder = network.config.architecture == "decoder"
@@ -111,6 +113,7 @@ def chat(
     temperature: TemperatureOption = 0.5,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
+    kv_bits: KvBitsOption = None,
     device: DeviceOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
@@ -122,7 +125,7 @@ def chat(
     from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
 
-    network, tokenizer = open_for_text(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, verify, adapter, kv_bits=kv_bits)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
 
@@ -188,6 +191,7 @@ def serve(
             envvar="GROUNDUP_API_KEY", help="Key that requests must send; safer in the environment than here."
         ),
     ] = None,
+    kv_bits: KvBitsOption = None,
     device: DeviceOption = "auto",
     adapter: Annotated[
         list[str] | None,
@@ -208,7 +212,7 @@ def serve(
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.serve.server import serve as serve_forever
 
-    network, tokenizer = open_for_text(model, device, verify)
+    network, tokenizer = open_for_text(model, device, verify, kv_bits=kv_bits)
     name = model.resolve().name
     adapters = {}
     for option in adapter or []:

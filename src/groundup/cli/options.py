@@ -34,6 +34,12 @@ TopPOption = Annotated[
     ),
 ]  # fmt: skip
 SeedOption = Annotated[int | None, typer.Option(help="Random seed; default: a random one.")]
+KvBitsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="8: keys and values of earlier tokens in 8 bits, which halves their memory. Default: as computed."
+    ),
+]
 VerifyOption = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Compare the files of a run's stage with their SHA-256 before use.")
 ]

@@ -6,6 +6,7 @@
     beam_search.py      the most likely text: translations, summaries
     detokenizer.py      tokens to text, incrementally; stop strings
     batch_kv_cache.py   key/value cache of a batch whose sequences come and go
+    quantized_kv_cache.py  keys and values in 8 bits
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
@@ -28,6 +29,7 @@ from groundup.generate.generation import (
     stream_text,
     stream_tokens,
 )
+from groundup.generate.quantized_kv_cache import use_kv_bits
 from groundup.generate.reward_model import RewardModel, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.target_language import set_target_language
@@ -64,4 +66,5 @@ __all__ = [
     "set_target_language",
     "stream_text",
     "stream_tokens",
+    "use_kv_bits",
 ]

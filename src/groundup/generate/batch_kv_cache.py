@@ -5,7 +5,7 @@ moves into the row of a removed sequence. The capacity doubles when the longest 
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,13 +26,15 @@ class BatchKVCache:
         self.lengths: list[int] = []
         self.length = 0  # of the longest
         self._positions: Int[Tensor, " B"] = torch.zeros(0, dtype=torch.long)
-        self._keys: Float[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
-        self._values: Float[Tensor, "L R G C Kv"] = torch.zeros(0, max_rows, 0, 0, 0)
+        self._keys: Shaped[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
+        self._values: Shaped[Tensor, "L R G C Kv"] = torch.zeros(0, max_rows, 0, 0, 0)
+        self._form: type[StaticKVCache] = StaticKVCache  # of what is stored
         self._states: dict[tuple[int, int], Tensor] = {}  # by layer and part, one row each
 
     def add(self, cache: StaticKVCache) -> None:
         """Add the one sequence of `cache` as the last row."""
         row = len(self.lengths)
+        self._form = type(cache)
         if row >= self.max_rows:
             raise ValueError(f"all {self.max_rows} rows are in use")
         self._grow(max(cache.length + 1, MIN_CAPACITY), cache.keys, cache.values)
@@ -80,9 +82,11 @@ class BatchKVCache:
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S Kv"]]:
         batch, end = len(self.lengths), self.length + 1
         rows = torch.arange(batch, device=keys.device)
-        self._keys[layer, rows, :, self._positions] = keys[:, :, 0].to(self._keys.dtype)  # autocast computes in another
-        self._values[layer, rows, :, self._positions] = values[:, :, 0].to(self._values.dtype)
-        return self._keys[layer, :batch, :, :end], self._values[layer, :batch, :, :end]
+        form = self._form
+        self._keys[layer, rows, :, self._positions] = form.encode(keys[:, :, 0], self._keys.dtype)
+        self._values[layer, rows, :, self._positions] = form.encode(values[:, :, 0], self._values.dtype)
+        stored = self._keys[layer, :batch, :, :end], self._values[layer, :batch, :, :end]
+        return form.decode(stored[0], keys.dtype), form.decode(stored[1], values.dtype)
 
     def states(self, layer: int) -> LayerStates:
         rows = len(self.lengths)
@@ -102,7 +106,7 @@ class BatchKVCache:
         self.length = max(lengths, default=0)
         self._positions = torch.tensor(lengths, dtype=torch.long, device=self._keys.device)
 
-    def _grow(self, needed: int, keys: Float[Tensor, "L R G C K"], values: Float[Tensor, "L R G C Kv"]) -> None:
+    def _grow(self, needed: int, keys: Shaped[Tensor, "L R G C K"], values: Shaped[Tensor, "L R G C Kv"]) -> None:
         """Make room for `needed` tokens in tensors like `keys` and `values`."""
         capacity = self._keys.shape[3]
         if needed <= capacity:

@@ -16,7 +16,13 @@ from groundup.recipe import ModelConfig
 
 
 class Decoder(nn.Module):
-    """Predicts each token from those before it."""
+    """Predicts each token from those before it.
+
+    Attributes:
+        cache_type: of `new_cache`.
+    """
+
+    cache_type: type[StaticKVCache] = StaticKVCache
 
     def __init__(self, config: ModelConfig):
         check_architecture(config, "decoder")
@@ -92,4 +98,4 @@ class Decoder(nn.Module):
         """An empty cache for `batch_size` sequences of `max_length` tokens (default: as many as the model can cache)."""
         weight = next(self.parameters())  # the embedding may be packed
         length = max_length or self.config.cached_context_length
-        return StaticKVCache(self.config, batch_size, length, weight.dtype, weight.device)
+        return self.cache_type(self.config, batch_size, length, weight.dtype, weight.device)

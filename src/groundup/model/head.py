@@ -96,13 +96,13 @@ class TiedHead(Head):
     def table(self) -> nn.Module:
         return self._embedding[0]
 
-    def pack(self, table: PackedTable) -> None:
+    def pack(self, table: nn.Module) -> None:
         """Use another matrix, which has replaced that of the embedding, for inference."""
         self._embedding = (table,)
 
     @property
     def weight(self) -> Float[Tensor, "V D"]:  # type: ignore[override]
-        return self._embedding[0].weight
+        return self._embedding[0].weight  # type: ignore[return-value]
 
 
 class MaskedLMHead(nn.Module):
@@ -141,6 +141,19 @@ class NoHead(nn.Module):
 
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
         return self(hidden)
+
+
+def unpack_tables(model: nn.Module) -> None:
+    """Replace packed token matrices by plain ones with the same values, in place."""
+    modules = list(model.modules())
+    for embedding in (module for module in modules if isinstance(module, Embedding)):
+        packed = embedding.tokens
+        if isinstance(packed, PackedTable):
+            embedding.tokens = nn.Embedding.from_pretrained(packed.weight)
+            for head in (module for module in modules if isinstance(module, TiedHead) and module.table is packed):
+                head.pack(embedding.tokens)
+    for head in (module for module in modules if isinstance(module, UntiedHead) and module.packed is not None):
+        head.weight, head.packed = nn.Parameter(head.table.weight, requires_grad=False), None  # type: ignore[arg-type]
 
 
 def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head:

@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
@@ -57,7 +57,14 @@ def cache_widths(config: ModelConfig) -> tuple[int, int, int]:
 
 
 class StaticKVCache:
-    """Preallocated keys and values of a batch of sequences of equal length."""
+    """Preallocated keys and values of a batch of sequences of equal length.
+
+    Subclasses may store them in another form: `encode` and `decode`, with `extra_width` more numbers a head and token.
+    """
+
+    stored_dtype: torch.dtype | None = None
+    """None: that of the model."""
+    extra_width = 0
 
     def __init__(
         self,
@@ -69,8 +76,10 @@ class StaticKVCache:
     ):
         heads, key_width, value_width = cache_widths(config)
         shape = (config.num_layers, batch_size, heads, max_length)
-        self.keys: Float[Tensor, "L B G S K"] = torch.zeros(*shape, key_width, dtype=dtype, device=device)
-        self.values: Float[Tensor, "L B G S Kv"] = torch.zeros(*shape, value_width, dtype=dtype, device=device)
+        stored = [width and width + self.extra_width for width in (key_width, value_width)]
+        dtype = self.stored_dtype or dtype
+        self.keys: Shaped[Tensor, "L B G S K"] = torch.zeros(*shape, stored[0], dtype=dtype, device=device)
+        self.values: Shaped[Tensor, "L B G S Kv"] = torch.zeros(*shape, stored[1], dtype=dtype, device=device)
         self.layer_states: dict[int, tuple[Tensor, Tensor]] = {}
         self.length = 0
         self.max_length = max_length
@@ -91,9 +100,21 @@ class StaticKVCache:
         self, layer: int, keys: Float[Tensor, "B G T K"], values: Float[Tensor, "B G T Kv"]
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S Kv"]]:
         end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        self.keys[layer, :, :, self.length : end] = self.encode(keys, self.keys.dtype)
+        self.values[layer, :, :, self.length : end] = self.encode(values, self.values.dtype)
+        return self.decode(self.keys[layer, :, :, :end], keys.dtype), self.decode(
+            self.values[layer, :, :, :end], values.dtype
+        )
+
+    @staticmethod
+    def encode(states: Float[Tensor, "... K"], dtype: torch.dtype) -> Shaped[Tensor, "... stored"]:
+        """What is stored of keys or values, in the dtype of the store."""
+        return states.to(dtype)  # autocast computes in another
+
+    @staticmethod
+    def decode(stored: Shaped[Tensor, "... stored"], dtype: torch.dtype) -> Float[Tensor, "... K"]:
+        """Keys or values that are stored; those of another form in `dtype`."""
+        return stored
 
     def states(self, layer: int) -> LayerStates:
         return self.layer_states.get(layer, (None, None))

@@ -14,6 +14,7 @@ from groundup.interop.adapters.base_fingerprint import BASE_MODEL_FILE
 from groundup.interop.adapters.foreign_updates import replace_weight
 from groundup.interop.adapters.lora_layer import lora_experts, lora_layers
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens, token_matrices
+from groundup.model.head import unpack_tables
 from groundup.stages import MODEL_STAGES, STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 from groundup.tokenizer.tokenizer import TOKENIZER_FILE
@@ -109,6 +110,7 @@ def with_adapter(model: nn.Module, adapter: Path, *, verify: bool = True) -> nn.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
+    unpack_tables(copied)
     for name, table in token_matrices(copied).items():  # another parameter on the same memory: merging rows sets it
         replace_weight(copied, f"{name}.weight", table.weight.detach())  # type: ignore[operator,union-attr]
     load_adapter(copied, resolve_adapter_path(adapter), verify=verify)

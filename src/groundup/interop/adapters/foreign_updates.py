@@ -35,18 +35,16 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of the model without its adapter, by the names of a plain model; of a packed weight on the meta device."""
     tensors: dict[str, Tensor] = {}
     packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    for name, layer in packed.items():  # a kernel's layout is not in the state
+        weight = torch.empty(layer.out_features, layer.in_features, device="meta")
+        tensors[_plain_name(model, f"{name}.weight")] = weight
+        if layer.bias is not None:
+            tensors[_plain_name(model, f"{name}.bias")] = layer.bias
     for name, tensor in model.state_dict().items():
         parts = name.split(".")
         is_update = any(part.startswith("lora_") or part == "magnitude" for part in parts)
-        if is_update or ".parametrizations.weight.0." in name:
+        if is_update or ".parametrizations.weight.0." in name or name.rpartition(".")[0] in packed:
             continue
-        owner = next((each for each in (name.rsplit(".", n)[0] for n in (2, 1)) if each in packed), None)
-        if owner is not None:  # the layer, or the exact layer inside one with a kernel's layout
-            layer = packed[owner]
-            last = "bias" if name.endswith(".bias") else "weight"
-            if last == "weight":
-                tensor = torch.empty(layer.out_features, layer.in_features, device="meta")
-            name = f"{owner}.{last}"
         tensors[_plain_name(model, name)] = tensor
     for name, module in model.named_modules():
         if hasattr(module, "to_experts"):  # a packed layer for each matrix of each expert
