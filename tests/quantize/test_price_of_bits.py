@@ -17,7 +17,7 @@ from groundup.quantize.calibration_text import calibration_text, distinct_runs
 from groundup.quantize.comparison_inputs import comparison_inputs
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.method_comparison import candidate_names, compare_methods
-from groundup.quantize.price_table import format_row, price_heading
+from groundup.quantize.price_table import format_price, format_row, price_heading
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.quantize.stage import run
@@ -208,3 +208,13 @@ def test_the_example_of_the_book_runs(make_decoder, byte_tokenizer, tmp_path, mo
     Path("my.txt").write_text(VARIED)
     exec(compile(page.split("```python\n")[1].split("```")[0], "quantization.md", "exec"), {})
     assert 0 < float(capsys.readouterr().out) < 1
+
+
+def test_an_encoder_without_text_is_rounded_without_a_comparison(byte_tokenizer, tmp_path):
+    save_model(build("encoder"), tmp_path / "plain")
+    byte_tokenizer.save(tmp_path / "plain")
+    summary = quantize_folder(tmp_path / "plain", tmp_path / "small", method="rtn", bits=8)
+    assert "held_out" not in summary
+    assert "bits per weight    8." in format_price(summary)
+    with pytest.raises(UserError, match="only a decoder can write its own"):
+        quantize_folder(tmp_path / "plain", tmp_path / "other")

@@ -99,6 +99,14 @@ def calibration_text(
     return _from_rows(model, tokenizer, _samples(model, tokenizer, seed), section, "samples")
 
 
+def existing_files(paths: Sequence[Path | str]) -> list[Path]:
+    """The paths. Raises UserError for one where nothing is."""
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path}: no such file", hint="expected UTF-8 text, or JSON lines with text or messages")
+    return [Path(path) for path in paths]
+
+
 def distinct_runs(windows: Tensor) -> int:
     """Different runs of RUN_LENGTH tokens in windows (N T): small for little text and for text that repeats itself."""
     return torch.unique(windows.unfold(1, min(RUN_LENGTH, windows.shape[1]), 1).flatten(0, 1), dim=0).shape[0]
@@ -181,8 +189,6 @@ def _file_rows(tokenizer: Tokenizer, files: Sequence[Path]) -> Iterator[list[int
                 raise UserError(f"{path}: a folder without files, expected calibration text")
             yield from _file_rows(tokenizer, inside)
             continue
-        if not path.is_file():
-            raise UserError(f"{path}: no such file", hint="expected UTF-8 text, or JSON lines with text or messages")
         if path.suffix == ".jsonl":
             for number, record in enumerate(read_jsonl(path), 1):
                 yield _record_row(tokenizer, record, f"{path}, line {number}")

@@ -16,7 +16,8 @@ from groundup.artifacts.json_file import parse_json
 from groundup.artifacts.progress import Progress
 from groundup.interop.adapters import split_adapter
 from groundup.plan.stage_support import METHOD_KNOBS, check_quantization
-from groundup.quantize.calibration_text import CalibrationText, calibration_text
+from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
+from groundup.quantize.gguf_calibration import UNWEIGHTED
 from groundup.quantize.model_scores import score_against_float
 from groundup.quantize.process_measurement import measure_process
 from groundup.quantize.quantized_folder import save_quantized_folder
@@ -39,7 +40,7 @@ def candidate_names(methods: str | None, bits: Sequence[int] = COMPARED_BITS) ->
     >>> candidate_names("rtn,gptq-8")
     ['rtn-4', 'rtn-8', 'gptq-8']
     """
-    expanded = {method: [f"{method}-{width}" for width in bits] for method in METHODS}
+    expanded = {method: [f"{method}-{width}" for width in bits if _has_bits(method, width)] for method in METHODS}
     expanded |= {"gguf": [f"gguf-{kind}" for kind in _gguf_types()]}
     known = {name for names in expanded.values() for name in names}
     known |= {f"{method}-{width}" for method in METHODS for width in range(2, 9)}
@@ -74,15 +75,15 @@ def compare_methods(
     scores as of `score_against_float`, and, where they can be measured, resident_bytes and tokens_per_second; quantized
     ones bits_per_weight and seconds.
     """
-    progress = progress or Progress()
+    progress, files = progress or Progress(), existing_files(calibration)
     section = QuantizeConfig(**knobs)
     model_path, adapter = split_adapter(model_path, adapter)
     source = interop.resolve_model_path(Path(model_path))
     model, tokenizer = open_float_model(source, device, adapter, verify)
     check_weights(model)
     sections = {name: _section(name, section, model) for name in names}
-    inputs = {} if calibration else run_inputs(source, tokenizer, verify)
-    material = calibration_text(model, tokenizer, inputs, section, seed, [Path(each) for each in calibration])
+    inputs = {} if files else run_inputs(source, tokenizer, verify)
+    material = calibration_text(model, tokenizer, inputs, section, seed, files)
     for line in describe_text(material):
         progress.log(line)
     tasks = _recipe_tasks(source)
@@ -101,7 +102,7 @@ def compare_methods(
             start = time.process_time()
             if wanted is None:
                 try:
-                    quantized, described = _write_gguf(name, model, tokenizer, Path(folder), progress)
+                    quantized, described = _write_gguf(name, model, tokenizer, material, Path(folder), progress)
                 except UserError as error:
                     progress.log(f"{name} is left out: {error.message}")
                     continue
@@ -125,6 +126,14 @@ def compare_methods(
         "eval_tokens": material.compared.numel(),
         "rows": rows,
     }
+
+
+def _has_bits(method: str, bits: int) -> bool:
+    try:
+        QuantizeConfig(method=method, bits=bits)  # type: ignore[arg-type]
+    except UserError:
+        return False
+    return True
 
 
 def _section(name: str, section: QuantizeConfig, model: nn.Module) -> QuantizeConfig | None:
@@ -153,22 +162,24 @@ def _write_packed(
 
 
 def _write_gguf(
-    name: str, model: nn.Module, tokenizer: Tokenizer, folder: Path, progress: Progress
+    name: str, model: nn.Module, tokenizer: Tokenizer, material: CalibrationText, folder: Path, progress: Progress
 ) -> tuple[nn.Module, dict[str, Any]]:
-    from groundup.interop.gguf import export_gguf, load_gguf
+    from groundup.interop.gguf import export_gguf, load_gguf, measure_importance
 
+    kind = name.removeprefix("gguf-")
     with progress.task(name, total=1, unit="files"):
-        path = export_gguf(model, tokenizer, folder / "model.gguf", name.removeprefix("gguf-"))
+        importance = None if kind in UNWEIGHTED else measure_importance(model, material.windows)
+        path = export_gguf(model, tokenizer, folder / "model.gguf", kind, importance=importance)
         quantized, _ = load_gguf(path, next(model.parameters()).device, None)
     return quantized.eval(), {"bytes": path.stat().st_size}
 
 
 def _gguf_types() -> list[str]:
     try:
-        from groundup.interop.gguf.gguf_export import GGUF_DTYPES
+        from groundup.interop.gguf.types.tensor_types import MIXES
     except UserError:  # the package gguf is not installed
         return []
-    return [name for name in GGUF_DTYPES if name not in ("float32", "float16", "bfloat16")]
+    return list(MIXES)
 
 
 def _model_bytes(model: nn.Module) -> int:

@@ -46,10 +46,11 @@ def format_price(summary: dict[str, Any]) -> str:
     }
     if "mean_error" in summary:
         rows["mean layer error"] = f"{summary['mean_error']:.2%}, with rounding alone {summary['mean_rtn_error']:.2%}"
-    found, reference = (summary["held_out"][name] for name in (summary["method"], "float"))
-    text = f"on {summary['eval_tokens']:,} other tokens"
+    found, reference = (summary.get("held_out", {}).get(name, {}) for name in (summary["method"], "float"))
     if "kl_divergence" in found:
-        rows["KL to the float"] = f"{quality(found | {'name': ''})} nats a token {text}"
+        rows["KL to the float"] = (
+            f"{quality(found | {'name': ''})} nats a token on {summary['eval_tokens']:,} other tokens"
+        )
         rows["same first token"] = _percent(found["top1_agreement"])
         rows["perplexity"] = f"{reference['perplexity']:.3f} before, {found['perplexity']:.3f} after"
     if "cosine" in found:

@@ -17,9 +17,10 @@ from groundup.interop.adapters import split_adapter
 from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
+from groundup.model import Decoder
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.plan.stage_support import check_quantization
-from groundup.quantize.calibration_text import CalibrationText, calibration_text
+from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
 from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.model_scores import score_against_float
@@ -92,9 +93,10 @@ def quantize_folder(
 
     Returns the summary of `quantization_summary`, and calibration_tokens, text_origin, eval_tokens and held_out: for float and
     the method, the scores of `score_against_float`. Raises UserError for too little text, for damaged files, for an unknown
-    knob or value, for weights that are not finite, and when `out` is not empty.
+    knob or value, for weights that are not finite, and when `out` is not empty. An encoder or encoder-decoder without text is
+    rounded without a comparison.
     """
-    section, progress = QuantizeConfig(**knobs), progress or Progress()
+    section, progress, files = QuantizeConfig(**knobs), progress or Progress(), existing_files(calibration)
     (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
     with new_folder(out) as partial:
         source = interop.resolve_model_path(model_path)
@@ -102,16 +104,21 @@ def quantize_folder(
         check_quantization(section)
         check_weights(model)
         settings = quantization_settings(section)
-        inputs = {} if calibration else run_inputs(source, tokenizer, verify)
-        material = calibration_text(model, tokenizer, inputs, section, seed, [Path(each) for each in calibration])
-        for line in describe_text(material):
-            progress.log(line)
-        errors = quantize_model(model, settings, material.windows, progress)
+        inputs = {} if files else run_inputs(source, tokenizer, verify)
+        material = None
+        if section.method != "rtn" or files or inputs or isinstance(model, Decoder):
+            material = calibration_text(model, tokenizer, inputs, section, seed, files)
+            for line in describe_text(material):
+                progress.log(line)
+        errors = quantize_model(model, settings, material and material.windows, progress)
         device_of = next(model.parameters()).device
         save_quantized_folder(model.cpu(), partial, section.method)
         tokenizer.save(partial)
         write_card_files(source, partial)
         copy_classifier(source, partial)
+        if material is None:
+            progress.log("rounded without text, and not compared with the float model: --calibration FILE gives some")
+            return quantization_summary(model, errors, source, partial)
         float_model, _ = open_float_model(source, device, adapter, verify=False)
         models = {section.method: model.to(device_of)}
         scores = score_against_float(float_model, models, tokenizer, material, seed, progress)
