@@ -1,14 +1,18 @@
 """QLoRA: adapters over a base in NF4, or over one that is packed already."""
 
 import copy
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
 from groundup.finetune import finetune
 from groundup.finetune.lora import apply_lora
 from groundup.finetune.trainable_base import load_base, save_tuned
+from groundup.interop import export_huggingface
 from groundup.interop.adapters import load_adapter, save_adapter
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
@@ -16,8 +20,14 @@ from groundup.model import load_model, save_model
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.moe import Experts
 from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
+from groundup.quantize.formats.bitsandbytes_format import nf4_tensors
+from groundup.quantize.layers.nf4 import quantize_nf4
 from groundup.quantize.layers.nf4_linear import NF4Linear, pack_nf4
+from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.quantized_folder import save_quantized_folder
+from groundup.quantize.stage import write_base
+from groundup.recipe import RecipeView
+from groundup.recipe.recipe_file import parse_recipe
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
 SHAPE = {"hidden_size": 64, "intermediate_size": 128}
@@ -116,3 +126,34 @@ def test_layers_without_adapters_are_stored_in_floating_point(make_decoder, byte
     expected = model(TOKENS).logits
     save_tuned(model, byte_tokenizer, tmp_path / "tuned", "qlora", tmp_path / "base")
     torch.testing.assert_close(load_model(tmp_path / "tuned")(TOKENS).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_base_in_nf4_of_bitsandbytes(make_decoder, byte_tokenizer, tmp_path):
+    """Stage 04-base unpacks it, qlora packs it again: the weights of the folder, to the rounding of the scales."""
+    model = make_decoder(**SHAPE)
+    folder, out = tmp_path / "bnb", tmp_path / "04-base"
+    export_huggingface(model, byte_tokenizer, folder, dtype="bfloat16")
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        layer = name.removesuffix(".weight")
+        packed_parts = nf4_tensors(quantize_nf4(tensors.pop(name)), torch.bfloat16)
+        tensors |= {f"{layer}.{part}": tensor for part, tensor in packed_parts.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    nf4 = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": nf4}))
+    expected = load_quantized_model(folder)[0]
+    out.mkdir()
+    recipe = parse_recipe({"name": "b", "base": {"model": str(folder)}})
+    write_base(RecipeView(recipe, ("base",)), {}, out, Machine(device="cpu"))
+    model = load_base(out, "qlora", torch.device("cpu"))
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, NF4Linear)}
+    assert len(found) == 14
+    for name, layer in found.items():
+        weight = expected.get_submodule(name).dequantize()
+        assert (layer.dequantize() - weight).abs().max() < 0.02 * weight.abs().max()

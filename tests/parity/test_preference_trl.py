@@ -225,4 +225,4 @@ def test_five_steps_equal_trls(tmp_path: Path, loss: PreferenceLossName):
     assert len(shared) > 10
     largest = max((found[name] - expected[name]).abs().max().item() for name in shared)
     print(loss, "largest difference of a weight", largest)
-    assert largest < 1e-5
+    assert largest < (1e-4 if loss == "reward" else 1e-5)  # Adam divides gradients near zero by their own rounding

@@ -23,15 +23,17 @@ from groundup.interop.model_card import write_card_files
 from groundup.interop.model_export import export as export_model
 from groundup.interop.model_export import own_dtype
 from groundup.interop.model_loading import is_quantized
+from groundup.model import save_model
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_quantization
 from groundup.quantize.calibration_text import calibration_text
 from groundup.quantize.gguf_calibration import gguf_importance
+from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.model_loader import load_quantized_model, open_model
 from groundup.quantize.model_scores import score_against_float
 from groundup.quantize.process_measurement import measure_process
 from groundup.quantize.quantized_folder import save_quantized_folder
-from groundup.quantize.quantizer import QuantizationSettings, quantize_model
+from groundup.quantize.quantizer import QuantizationSettings, dequantize_model, quantize_model
 from groundup.quantize.standalone import describe_text, quantization_settings, quantization_summary
 from groundup.quantize.weight_check import check_weights
 from groundup.recipe import ModelConfig, RecipeView
@@ -101,7 +103,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
 
 def write_base(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Stage 04-base with [base]: `base_model.run`; packed weights stay packed, in groundup's own layout.
+    """Stage 04-base with [base]: `base_model.run`; packed weights stay packed, in groundup's own layout, which has no NF4:
+    this is unpacked, and qlora packs it again.
 
     Returns its metrics; `dtype` is the number of bits of packed weights.
     """
@@ -111,15 +114,16 @@ def write_base(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: 
         return base_model.run(recipe, inputs, out, machine)
     with machine.progress.task("reading the model", total=1, unit="models") as task:
         model, tokenizer = load_quantized_model(path)
-        scheme = save_quantized_folder(model, out, "as in base.model")
+        if quantized_layers(model):
+            dtype = f"{save_quantized_folder(model, out, 'as in base.model').bits} bits"
+        else:
+            dtype = str(next(dequantize_model(model).parameters()).dtype).removeprefix("torch.")
+            save_model(model, out)
         tokenizer.save(out)
         write_card_files(path, out)
         task.advance()
     config: ModelConfig = model.config  # type: ignore[assignment]
-    return base_model.describe(config, path) | {
-        "parameters": count_parameters(config).total,
-        "dtype": f"{scheme.bits} bits",
-    }
+    return base_model.describe(config, path) | {"parameters": count_parameters(config).total, "dtype": dtype}
 
 
 def score_base(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
