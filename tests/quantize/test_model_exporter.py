@@ -12,6 +12,9 @@ from groundup.cli import app
 from groundup.interop import export_huggingface
 from groundup.interop.export_check import HARD_TEXT, check_token_ids
 from groundup.quantize import export_model, open_model, quantize_folder
+from groundup.quantize.layers.nf4 import dequantize_nf4, quantize_nf4
+from groundup.quantize.layers.nf4_linear import NF4Linear
+from groundup.quantize.model_loader import load_quantized_model
 from groundup.tokenizer import Tokenizer
 
 GENERATION = {
@@ -103,3 +106,20 @@ def test_transformers_reads_our_ids(make_decoder, byte_tokenizer, tmp_path, knob
     assert found == byte_tokenizer.encode(HARD_TEXT)
     assert Tokenizer.load(tmp_path).encode(HARD_TEXT) == found
     open_model(tmp_path, device="cpu")
+
+
+def test_nf4_of_bitsandbytes(source, tmp_path):
+    """Written from a float model, with the head as it is; kept packed when it is read."""
+    exported = export_model(source, tmp_path / "nf4", format="bitsandbytes")
+    assert (exported.dtype, exported.notes) == ("bfloat16", [])
+    described = _json(tmp_path / "nf4" / "config.json")["quantization_config"]
+    assert {"lm_head", "model.norm"} & set(described["llm_int8_skip_modules"]) == {"lm_head"}
+    found, _ = load_quantized_model(tmp_path / "nf4")
+    float_model, _ = open_model(source, device="cpu")
+    layers = {name: module for name, module in found.named_modules() if isinstance(module, NF4Linear)}
+    assert len(layers) == 14  # seven of each block
+    for name, layer in layers.items():
+        expected = dequantize_nf4(quantize_nf4(float_model.get_submodule(name).weight))
+        assert torch.equal(layer.dequantize(), expected)
+    again = export_model(tmp_path / "nf4", tmp_path / "plain", format="huggingface", dtype="float32")
+    assert again.max_logit_difference < 1e-5

@@ -286,7 +286,9 @@ def evaluate(
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
+    format: Annotated[
+        str, typer.Option(help="huggingface, gguf, gptq, awq, compressed-tensors, bitsandbytes.")
+    ] = "huggingface",
     dtype: Annotated[
         str | None,
         typer.Option(

@@ -34,8 +34,16 @@ def is_scaled(fields: dict[str, Any]) -> bool:
     if not isinstance(described, dict):
         return False
     method = described.get("quant_method")
-    floats = method == "compressed-tensors" and described.get("format") == "float-quantized"
-    return method in ("mxfp4", "fp8") or floats
+    if method == "compressed-tensors":
+        groups = described.get("config_groups")
+        kinds = (
+            {(group.get("weights") or {}).get("type") for group in groups.values()}
+            if isinstance(groups, dict)
+            else set()
+        )
+        naive = described.get("format") == "naive-quantized" and kinds == {"float"}
+        return naive or described.get("format") == "float-quantized"
+    return method in ("mxfp4", "fp8", "fbgemm_fp8") or (method == "modelopt" and described.get("quant_algo") == "FP8")
 
 
 def scaled_source(source: TensorSource, fields: dict[str, Any], dtype: torch.dtype | None) -> TensorSource:

@@ -19,14 +19,15 @@ from groundup.interop.model_loading import is_quantized
 from groundup.interop.reward_files import is_reward_model
 from groundup.interop.tokenizer_export import keep_max_length
 from groundup.quantize.formats import FORMATS
+from groundup.quantize.formats.bitsandbytes_folder import export_nf4
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized
 from groundup.quantize.gguf_calibration import gguf_importance
-from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.quantizer import dequantize_model
 from groundup.quantize.standalone import run_inputs
 from groundup.tokenizer import Tokenizer
 
+NF4 = "bitsandbytes"
 FLOATS = ("float32", "bfloat16", "float16")
 
 
@@ -59,9 +60,10 @@ def export_model(
 ) -> ModelExport:
     """Write the model at `path` to the folder `out` in another format, open it again and compare.
 
-    huggingface and gguf accept any model (a quantized one is dequantized); gptq, awq and compressed-tensors need a
-    quantized one, and no adapter. `dtype`: of floating-point weights; None: that of the model, but float16 in place of float32
-    beside quantized weights, as engines have no fast kernels for it. `adapter` and `verify` as in `open_model`.
+    huggingface, gguf and bitsandbytes (NF4) accept any model (a quantized one is dequantized); gptq, awq and
+    compressed-tensors need a quantized one, and no adapter. `dtype`: of floating-point weights; None: that of the model, but
+    float16 in place of float32 beside quantized weights, as engines have no fast kernels for it. `adapter` and `verify` as in
+    `open_model`.
     `calibration`: text for the types of gguf that are rounded by the inputs of layers, as in `quantize_folder`.
 
     Raises UserError for a format that cannot represent the model, when `out` is not empty, and when the export gives other token
@@ -78,7 +80,8 @@ def export_model(
         )
     source = interop.resolve_model_path(path)
     quantized = is_quantized(source)
-    if format in FORMATS and (adapter is not None or not quantized):
+    packed = format in FORMATS and format != NF4
+    if packed and (adapter is not None or not quantized):
         _refuse_packing(source, format, adapter)
     if verify and path.is_dir() and quantized:
         check_artifact(path)
@@ -87,12 +90,15 @@ def export_model(
             load_quantized_model(source) if quantized else interop.open_model(source, "cpu", verify=verify)
         )
         dtype, notes = dtype or _default_dtype(model, source, format), []
-        if format in FORMATS:
+        if packed:
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)
             files += write_card_files(source, partial)
+            if format in ("gptq", "awq") and getattr(model.config, "moe", None):
+                notes.append(f"transformers 5 reads no experts in {format} format (it fills them with random numbers); "
+                             "vLLM does, and both read compressed-tensors")  # fmt: skip
         else:
-            if dtype not in FLOATS and quantized_layers(model):
-                notes.append(_rounded_twice(source, dtype))
+            if quantized and (format == NF4 or dtype not in FLOATS):
+                notes.append(_rounded_twice(source, NF4 if format == NF4 else dtype))
             if adapter is not None:  # compared with the packed base that it was trained on, then merged
                 load_adapter(model, adapter, verify=verify)
                 tokenizer = adapter_tokenizer(adapter, tokenizer)
@@ -104,9 +110,12 @@ def export_model(
                     model, tokenizer, inputs, dtype, files=[Path(p) for p in calibration]
                 )
                 notes += [said] if said else []
-            files = interop.export(
-                model, tokenizer, partial, format=format, dtype=dtype, source=source, importance=importance
-            )
+            if format == NF4:
+                files = [*export_nf4(model, tokenizer, partial, dtype), *write_card_files(source, partial)]
+            else:
+                files = interop.export(
+                    model, tokenizer, partial, format=format, dtype=dtype, source=source, importance=importance
+                )
         if (partial / "tokenizer_config.json").is_file():
             keep_max_length(source, partial)
         expected = sample_outputs(model, has_score=is_reward_model(source))

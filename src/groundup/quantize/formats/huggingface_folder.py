@@ -33,7 +33,8 @@ from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized
 from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizedWeight
 from groundup.tokenizer import Tokenizer
 
-WRITTEN = ("gptq", "awq", "compressed-tensors")
+READ_BY_NAME = {"t5": ".wo.weight", "mt5": ".wo.weight", "umt5": ".wo.weight"}
+"""Family -> end of the names of layers whose `weight` transformers reads itself: they stay in floating point."""
 
 
 def export_huggingface_quantized(
@@ -53,9 +54,20 @@ def export_huggingface_quantized(
         )
     file_format = FORMATS[format]
     config, tensors = fold_scales(model)
+    if config.architecture == "encoder_decoder" and format == "gptq":
+        raise UserError(
+            "an encoder-decoder in GPTQ format, which no engine opens", hint="export --format compressed-tensors"
+        )
     floats, weights = _native_tensors(model, tensors)
     weights = _one_scheme(weights)
-    tensor_maps = list(select_family(config).weight_map(config, [*floats, *weights]))
+    family = select_family(config)
+    tensor_maps = list(family.weight_map(config, [*floats, *weights]))
+    if ending := READ_BY_NAME.get(family.name):
+        for name in [
+            n for tensor_map in tensor_maps if tensor_map.foreign[0].endswith(ending) for n in tensor_map.native
+        ]:
+            if name in weights:
+                floats[name] = weights.pop(name).dequantize()
     some = next(iter(weights.values()))
     permuted = any(weight.g_idx is not None for weight in weights.values())
     description = file_format.to_config(some.scheme, _float_layers(model, weights, tensor_maps), permuted)
