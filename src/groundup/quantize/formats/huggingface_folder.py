@@ -169,7 +169,7 @@ def _regrouped(weight: QuantizedWeight, size: int) -> QuantizedWeight:
 
 def _float_layers(model: nn.Module, weights: Mapping[str, QuantizedWeight], tensor_maps: list[TensorMap]) -> list[str]:
     """Foreign names of linear layers in the blocks that are not quantized, such as routers."""
-    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | QuantizedLinear)}
     return [
         foreign.removesuffix(WEIGHT_SUFFIX)
         for tensor_map in tensor_maps
