@@ -279,6 +279,7 @@ def test_words_of_the_field_are_explained():
     for word, knob in (
         ("dpo", "preference.loss"), ("GRPO", "reinforcement.loss"), ("qlora", "finetune.method"), ("sft", "finetune"),
         ("rlhf", "preference"), ("reward-model", "preference.loss"), ("num_generations", "reinforcement.group_size"),
+        ("sharegpt", "finetune.conversations[].kind"),
     ):  # fmt: skip
         assert f"\n{knob}: " in explain_knob(word)
 

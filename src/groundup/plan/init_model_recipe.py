@@ -85,8 +85,8 @@ def _preference(text: Sequence[str], data: RecipeData) -> str:
 
 def _reinforcement(text: Sequence[str], data: RecipeData) -> str:
     kind = "tests" if _fields(data) & TEST_FIELDS else "answer"
-    meaning = "passes the problem's tests" if kind == "tests" else "the final answer is that of the problem"
-    rewards = f'rewards = [{{ kind = "{kind}" }}]  # 1 if it {meaning}; groundup explain reinforcement.rewards'
+    meaning = "the code passes the problem's tests" if kind == "tests" else "the final answer is that of the problem"
+    rewards = f'rewards = [{{ kind = "{kind}" }}]  # 1 if {meaning}; groundup explain reinforcement.rewards'
     return f"[reinforcement]\n{rewards}\n{_prompts(data)}\n{_sources('reinforcement', data)}"
 
 

@@ -47,7 +47,7 @@ VALUES_OF_WORDS = {
     **dict.fromkeys(("sharegpt", "alpaca", "openai", "chatml", "conversations", "chat", "jsonl", "json", "csv", "parquet",
                      "prompt_completion", "instruction"), "messages"),
     **dict.fromkeys(("sigmoid", "preference"), "dpo"), **dict.fromkeys(("rm", "reward_model", "bradley_terry"), "reward"),
-    "ppo": "grpo", "reinforce": "rloo", "peft": "lora", "4bit": "qlora", "sft": "full", "bf16": "bfloat16", "fp32": "float32",
+    "ppo": "grpo", "reinforce": "rloo", "peft": "lora", "4bit": "qlora", "bf16": "bfloat16", "fp32": "float32",
     "adamw_torch": "adamw", "exact_match": "answer", "accuracy": "answer", "code": "tests", "unit_tests": "tests",
     "regexp": "regex", "python": "function", "embeddings": "embedding", "labels": "classification",
 }  # fmt: skip
@@ -58,7 +58,9 @@ def knobs_of_word(word: str, known: Mapping[str, Any]) -> list[str]:
     """The knobs, of `known` fields by name, that a word of the field stands for, or that take it as a value."""
     word = word.lower().replace("-", "_")
     named = next((KNOBS_OF_WORDS[each] for each in (word, word.replace("_", " ")) if each in KNOBS_OF_WORDS), ())
-    return [*named, *(name for name, field in known.items() if word in literal_values(field.annotation))]
+    values = {word} if named else {word, VALUES_OF_WORDS.get(word)}
+    taken = [name for name, field in known.items() if values & literal_values(field.annotation)]
+    return list(dict.fromkeys([*named, *taken]))
 
 
 def nearest_knob(name: str, known: Mapping[str, Any]) -> str | None:
