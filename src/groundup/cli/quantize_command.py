@@ -60,10 +60,12 @@ def quantize(
 
     Example: groundup quantize runs/quickstart --out small --bits 4
     """
+    from groundup.quantize.calibration_text import existing_files
     from groundup.quantize.method_comparison import candidate_names, compare_methods
     from groundup.quantize.price_table import format_price, format_row, price_heading
     from groundup.quantize.standalone import quantize_folder
 
+    files = existing_files(calibration or ())
     check_writes_text(model)
     given = {
         "method": method, "bits": bits, "size": size, "group_size": group_size, "symmetric": symmetric, "act_order": act_order,
@@ -71,7 +73,7 @@ def quantize(
     }  # fmt: skip
     knobs: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     common: dict[str, Any] = {
-        "device": device, "calibration": calibration or (), "seed": seed, "progress": PROGRESS_KINDS["auto"](),
+        "device": device, "calibration": files, "seed": seed, "progress": PROGRESS_KINDS["auto"](),
         "adapter": adapter, "verify": verify,
     }  # fmt: skip
     if compare:

@@ -167,10 +167,11 @@ def _write_gguf(
     from groundup.interop.gguf import export_gguf, load_gguf, measure_importance
 
     kind = name.removeprefix("gguf-")
-    with progress.task(name, total=1, unit="files"):
+    with progress.task(name, total=1, unit="files") as task:
         importance = None if kind in UNWEIGHTED else measure_importance(model, material.windows)
         path = export_gguf(model, tokenizer, folder / "model.gguf", kind, importance=importance)
         quantized, _ = load_gguf(path, next(model.parameters()).device, None)
+        task.advance()
     return quantized.eval(), {"bytes": path.stat().st_size}
 
 
