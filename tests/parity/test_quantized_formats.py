@@ -87,7 +87,7 @@ def write_folders(parent: Path) -> dict[tuple[str, str], Path | str]:
     for architecture, knobs in ARCHITECTURES.items():
         for row, (format, scheme) in SCHEMES.items():
             if architecture == "t5" and format == "gptq":
-                continue  # refused: no engine opens it
+                continue  # refused: transformers does not open it
             model = build(knobs)
             quantize_model(model, QuantizationSettings("rtn", scheme))
             out = parent / f"{architecture}-{len(folders)}"

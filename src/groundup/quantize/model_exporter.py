@@ -94,8 +94,12 @@ def export_model(
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)
             files += write_card_files(source, partial)
             if format in ("gptq", "awq") and getattr(model.config, "moe", None):
-                notes.append(f"transformers 5 reads no experts in {format} format (it fills them with random numbers); "
-                             "vLLM does, and both read compressed-tensors")  # fmt: skip
+                notes.append(
+                    f"transformers 5 reads no experts in {format} format (it fills them with random numbers), but does in "
+                    "compressed-tensors"
+                )
+            if getattr(model.config, "architecture", "") == "encoder_decoder":
+                notes.append(f"transformers does not open packed encoder-decoders in {format} format; groundup does")
         else:
             if quantized and (format == NF4 or dtype not in FLOATS):
                 notes.append(_rounded_twice(source, NF4 if format == NF4 else dtype))

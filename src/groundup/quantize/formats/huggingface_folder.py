@@ -56,7 +56,8 @@ def export_huggingface_quantized(
     config, tensors = fold_scales(model)
     if config.architecture == "encoder_decoder" and format == "gptq":
         raise UserError(
-            "an encoder-decoder in GPTQ format, which no engine opens", hint="export --format compressed-tensors"
+            "an encoder-decoder in GPTQ format, which transformers does not open",
+            hint="export --format compressed-tensors",
         )
     floats, weights = _native_tensors(model, tensors)
     weights = _one_scheme(weights)
