@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from groundup.quantize.calibration import InputStats, linear_layers, output_error
+from groundup.quantize.layers.quantized_experts import split_experts
 from groundup.quantize.methods.awq import apply_scales, channel_scales, scale_groups, search_scales
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 
@@ -19,6 +20,9 @@ from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nea
         {"norm_placement": "parallel", "feed_forward": "gelu"},
         {"norm_placement": "parallel", "shared_norm": True},
         {"qk_norm": True},
+        {"moe": {"num_experts": 4, "experts_per_token": 2, "num_shared_experts": 1, "shared_expert_gate": True}},
+        {"moe": {"num_experts": 4, "experts_per_token": 1, "expert_bias": True, "router_bias": True}},
+        {"feed_forward": "swiglu_clamped"},
     ],
     ids=str,
 )
@@ -26,6 +30,7 @@ def test_applied_scales_keep_the_model_outputs(make_decoder, windows, knobs):
     model = make_decoder(**knobs)
     with torch.no_grad():
         expected = model(windows).logits
+        split_experts(model)
         for block in model.blocks:
             layers = linear_layers(block)
             for fold in scale_groups(block):
@@ -42,6 +47,7 @@ def test_scale_groups_of_each_block_type(make_decoder):
     assert places(num_kv_heads=2) == ["q_proj", "gate_proj", "down_proj"]  # shared values: no scale suits all heads
     assert places(feed_forward="gelu") == ["q_proj", "o_proj", "up_proj"]  # gelu(x / s) is not gelu(x) / s
     assert places(norm_placement="post") == []
+    assert places(feed_forward="swiglu_clamped") == ["q_proj", "o_proj", "gate_proj"]  # up + 1 is no factor
     assert places(norm_placement="parallel", shared_norm=True) == ["q_proj", "o_proj", "down_proj"]
 
 

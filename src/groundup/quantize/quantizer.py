@@ -125,11 +125,15 @@ def quantize_with_awq(calibration: BlockCalibration, settings: QuantizationSetti
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
     originals = {name: _float_weight(layer) for name, layer in layers.items()}
+    notes = share_expert_stats(stats)
     importance = {name: stats[name].hessian.diagonal() for name in layers}
     for group in scale_groups(calibration.block):
         weights = [_float_weight(layers[name]) for name in group.layers]
         scheme = settings.scheme_of(calibration.path(group.layers[0]))
-        scales, _ = search_scales(weights, stats[group.layers[0]], scheme)
+        inputs = stats[group.layers[0]]
+        if is_expert(group.layers[0]) and len(group.layers) > 1:  # the inputs of all experts
+            inputs = InputStats.merged([stats[name] for name in group.layers if is_expert(name)])
+        scales, _ = search_scales(weights, inputs, scheme)
         apply_scales(group, layers, scales)
         importance |= {name: importance[name] / scales**2 for name in group.layers}
     for name, layer in layers.items():
@@ -137,7 +141,7 @@ def quantize_with_awq(calibration: BlockCalibration, settings: QuantizationSetti
         weight = round_to_nearest(scaled, settings.scheme_of(calibration.path(name)), importance[name])
         # weight by weight, the scales of rows and columns cancel: what remains is the effect of rounding
         effective = originals[name] * torch.where(scaled == 0, 1.0, weight.dequantize() / scaled)
-        yield QuantizedLayer(name, weight, originals[name], effective, stats[name])
+        yield QuantizedLayer(name, weight, originals[name], effective, stats[name], notes.get(name, ""))
 
 
 def quantize_with_rtn(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:

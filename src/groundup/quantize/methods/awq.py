@@ -7,19 +7,23 @@ chosen by grid search (equation 5). The division of the inputs is folded into th
 so the result is an ordinary model.
 
 Differences from the paper's code: the error is measured at the output of each linear layer instead of the whole
-attention or feed-forward, which needs only the inputs' second moment; and weights are not clipped.
+attention or feed-forward, which needs only the inputs' second moment; and weights are clipped to the range of each group with
+the least rounding error weighted by the inputs' mean squares (`find_params`), instead of a search on sampled outputs.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from groundup.model.attention import Attention
 from groundup.model.block import ParallelBlock, PreNormBlock, SandwichBlock, SharedNormBlock
-from groundup.model.feed_forward import GatedFeedForward
+from groundup.model.feed_forward import gate_by_activation
+from groundup.model.moe import MixtureOfExperts, SharedExpertGate
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.quantize.calibration import InputStats
+from groundup.quantize.layers.quantized_experts import QuantizedExperts
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 
 NUM_POWERS = 20
@@ -28,40 +32,73 @@ NUM_POWERS = 20
 
 @dataclass(frozen=True)
 class ScaleGroup:
-    """Linear layers with the same input, and the module before them into which their scales are folded."""
+    """Linear layers with the same input, and the module before them into which their scales are folded.
+
+    Attributes:
+        routers: layers with the same input that are not quantized: a router, the gate of shared experts.
+    """
 
     preceding: nn.Module
     layers: tuple[str, ...]
+    routers: tuple[nn.Linear, ...] = ()
 
 
 def scale_groups(block: nn.Module) -> list[ScaleGroup]:
-    """The scale groups of a block; none for post-norm blocks, whose norms also feed the residual stream.
+    """The scale groups of a block, its experts split; none for post-norm blocks, whose norms also feed the residual stream.
 
     The output projection is included only in multi-head attention: with grouped heads a row of the value matrix feeds
     several input channels of the projection, which cannot have separate scales.
     """
     if not isinstance(block, PreNormBlock | SandwichBlock | ParallelBlock | SharedNormBlock):
         return []
-    attention, feed_forward = block.attention, block.feed_forward
-    gated = isinstance(feed_forward, GatedFeedForward)
-    plain = isinstance(getattr(feed_forward, "up_proj", None), nn.Linear)
+    attention = block.attention
     # Between the matrices of latent attention are splits and rotations.
     full = isinstance(attention, Attention)
     attention_inputs = tuple(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj")) if full else ()
-    inputs = (("feed_forward.gate_proj",) if gated else ()) + (("feed_forward.up_proj",) if gated or plain else ())
+    inputs, routers, inside = _feed_forward_groups(block.feed_forward)
     groups = []
     shared = isinstance(block, SharedNormBlock)
-    if full and (inputs or not shared):  # experts have the same input, too
-        groups.append(ScaleGroup(block.attention_norm, attention_inputs + (inputs if shared else ())))
+    if full and (inputs or not shared):
+        groups.append(
+            ScaleGroup(block.attention_norm, attention_inputs + (inputs if shared else ()), routers if shared else ())
+        )
     if full and attention.v_proj.out_features == attention.o_proj.in_features:
         groups.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
     if inputs and not shared:
-        groups.append(ScaleGroup(block.feed_forward_norm, inputs))
-    if gated:
-        groups.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
+        groups.append(ScaleGroup(block.feed_forward_norm, inputs, routers))
     return [
-        group for group in groups if isinstance(group.preceding, SCALABLE_LAYERS) and group.preceding.weight is not None
+        group
+        for group in [*groups, *inside]
+        if isinstance(group.preceding, SCALABLE_LAYERS) and group.preceding.weight is not None
     ]
+
+
+def _feed_forward_groups(module: nn.Module) -> tuple[tuple[str, ...], tuple[nn.Linear, ...], list[ScaleGroup]]:
+    """Layers that read the feed-forward's input, quantized or not, and the groups inside."""
+    parts: list[tuple[str, nn.Module]] = [("feed_forward", module)]
+    routers: list[nn.Linear] = []
+    if isinstance(module, MixtureOfExperts):
+        parts = [(f"feed_forward.{name}", getattr(module, name)) for name in ("experts", "shared_experts")]
+        routers = [module.router, *(each for each in module.modules() if isinstance(each, SharedExpertGate))]
+    inputs: list[str] = []
+    inside: list[ScaleGroup] = []
+    for path, part in parts:
+        count = len(part.gate_proj) if isinstance(part, QuantizedExperts) else None  # type: ignore[arg-type]
+        for number in [""] if count is None else [f".{index}" for index in range(count)]:
+            layers = {name: _layer(part, f"{name}_proj{number}") for name in ("gate", "up", "down")}
+            inputs += [f"{path}.{name}_proj{number}" for name in ("gate", "up") if layers[name] is not None]
+            gating = getattr(part, "gating", None)
+            if layers["gate"] is not None and getattr(gating, "func", None) is gate_by_activation:
+                assert layers["up"] is not None  # its outputs are factors of the gating
+                inside.append(ScaleGroup(layers["up"], (f"{path}.down_proj{number}",)))
+    return tuple(inputs), tuple(routers), inside
+
+
+def _layer(module: nn.Module, path: str) -> nn.Linear | None:
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None) if not name.isdigit() else found[int(name)]
+    return found if isinstance(found, nn.Linear) else None
 
 
 SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
@@ -103,5 +140,5 @@ def apply_scales(group: ScaleGroup, layers: dict[str, nn.Linear], scales: Tensor
         weight.div_(scales[:, None] if isinstance(source, nn.Linear) else scales)
         if isinstance(bias := getattr(source, "bias", None), Tensor):
             bias.div_(scales)
-    for name in group.layers:
-        layers[name].weight.mul_(scales)
+    for layer in (*(layers[name] for name in group.layers), *group.routers):
+        layer.weight.mul_(scales)

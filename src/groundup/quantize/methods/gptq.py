@@ -74,15 +74,16 @@ def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
     were never active get a unit diagonal and no correction. Factored in float64; the damping is raised up to four
     times while the matrix is not positive definite.
     """
-    matrix = hessian.double()
-    matrix.diagonal()[matrix.diagonal() == 0] = 1
+    damped = hessian.double() if hessian.dtype != torch.float64 else hessian.clone()
+    diagonal = damped.diagonal()
+    diagonal[diagonal == 0] = 1
+    mean, added = diagonal.mean(), 0.0
     for _ in range(5):
-        damped = matrix.clone()
-        damped.diagonal().add_(damp_percent * matrix.diagonal().mean())
+        diagonal.add_((damp_percent - added) * mean)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True).to(hessian.dtype)
-        damp_percent = max(10 * damp_percent, 1e-4)
+        added, damp_percent = damp_percent, max(10 * damp_percent, 1e-4)
     raise UserError(
         "the second moment of a layer's calibration inputs is not positive definite (inputs not finite?)",
         hint="more or other calibration text, or quantize.method = rtn",
