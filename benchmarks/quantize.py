@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -119,7 +118,9 @@ def run_row(row: str, model_path: str, windows_file: str, out: str) -> None:
     peer = described["method"].split("_")[0]
     run = {"gptqmodel": run_gptqmodel, "llmcompressor": run_llmcompressor}.get(peer, run_groundup)
     facts = run(described, model_path, windows, out)
-    facts["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not getrusage's maximum, which a process inherits from the one that started it
+    status = Path("/proc/self/status").read_text()
+    facts["memory"] = int(status.split("VmHWM:")[1].split()[0]) * 1024
     print("facts", json.dumps(facts), flush=True)
 
 

@@ -43,7 +43,7 @@ def test_gptq_equals_obq_with_fixed_order(width, group_size, symmetric):
     weight = torch.randn(12, width, generator=torch.Generator().manual_seed(1)).double()
     scheme = QuantizationScheme(4, group_size, symmetric)
     found = gptq(weight, hessian, scheme, act_order=False)
-    assert torch.equal(found.codes, obq(weight, hessian, scheme, 0.01))
+    assert torch.equal(found.codes, obq(weight, hessian, scheme, 0.05))
 
 
 def test_act_order_is_the_same_method_on_permuted_columns():
@@ -55,7 +55,7 @@ def test_act_order_is_the_same_method_on_permuted_columns():
     scale, zero = find_params(weight, scheme, hessian.diagonal())
     assert torch.equal(found.scale, scale.half())
     order = hessian.diagonal().argsort(descending=True)
-    work, factor = weight[:, order].clone(), inverse_cholesky(hessian[order][:, order], 0.01)
+    work, factor = weight[:, order].clone(), inverse_cholesky(hessian[order][:, order], 0.05)
     for step, column in enumerate(order.tolist()):
         s, z = scale[:, column // 32].double(), zero[:, column // 32].double()
         code = ((work[:, step] / s).round() + z).clamp(0, 15)

@@ -245,7 +245,7 @@ def test_quantize_texts_equals_quantize_model(decoder, byte_tokenizer, copy_of):
     errors = quantize(
         model, byte_tokenizer, [text[:900], text[900:]], method="awq", group_size=32, calibration_tokens=512
     )
-    settings = QuantizationSettings("awq", QuantizationScheme(4, 32, True))
+    settings = QuantizationSettings("awq", QuantizationScheme(4, 32, False))
     windows = evenly_spaced_windows(byte_tokenizer.encode(text), 64, 512)
     assert errors == quantize_model(expected, settings, windows)
     for (name, tensor), other in zip(model.state_dict().items(), expected.state_dict().values(), strict=True):

@@ -44,7 +44,7 @@ class QuantizationSettings:
 
     method: str
     scheme: QuantizationScheme
-    damp_percent: float = 0.01
+    damp_percent: float = 0.05
     act_order: bool = True
     layer_schemes: Mapping[str, QuantizationScheme] = field(default_factory=dict)
     max_bytes: float | None = None

@@ -63,7 +63,8 @@ def quantize(
 
 def quantization_settings(section: QuantizeConfig) -> QuantizationSettings:
     """The settings of a recipe's section."""
-    scheme = QuantizationScheme(section.bits, section.group_size, section.symmetric)
+    symmetric = section.method != "awq" if section.symmetric is None else section.symmetric
+    scheme = QuantizationScheme(section.bits, section.group_size, symmetric)
     options = {"damp_percent": section.damp_percent, "act_order": section.act_order, "max_bytes": section.size_bytes}
     return QuantizationSettings(section.method, scheme, **options)
 

@@ -27,9 +27,11 @@ class QuantizeConfig(BaseConfig):
     group_size: int = knob(
         128, "weights of one row per scale, at least 16; the last group may be shorter; -1: one scale per row", ge=-1
     )
-    symmetric: bool = knob(True, "no zero points: supported by most serving engines")
+    symmetric: bool | None = knob(
+        None, "no zero points: supported by most serving engines", unset="derived: true, for awq false"
+    )
     damp_percent: float = knob(
-        0.01, "gptq: value added to the diagonal of the Hessian, as a fraction of its mean", gt=0
+        0.05, "gptq: value added to the diagonal of the Hessian, as a fraction of its mean", gt=0
     )
     act_order: bool = knob(
         True, "gptq: quantize the weights of the largest inputs first; files need no order of groups"

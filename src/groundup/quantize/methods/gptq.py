@@ -19,7 +19,7 @@ LAZY_UPDATE_COLUMNS = 128
 
 
 def gptq(
-    weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.01, act_order: bool = False
+    weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.05, act_order: bool = True
 ) -> QuantizedWeight:
     """Round `weight` column by column, correcting the remaining columns after each.
 
