@@ -17,7 +17,6 @@ from groundup.interop.adapters import split_adapter
 from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
-from groundup.model import Decoder
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.plan.stage_support import check_quantization
 from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
@@ -94,8 +93,8 @@ def quantize_folder(
 
     Returns the summary of `quantization_summary`, and calibration_tokens, text_origin, eval_tokens and held_out: for float and
     the method, the scores of `score_against_float`. Raises UserError for too little text, for damaged files, for an unknown
-    knob or value, for weights that are not finite, and when `out` is not empty. An encoder or encoder-decoder without text is
-    rounded without a comparison.
+    knob or value, for weights that are not finite, and when `out` is not empty. rtn without any text
+    rounds without a comparison.
     """
     section, progress, files = QuantizeConfig(**knobs), progress or Progress(), existing_files(calibration)
     (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
@@ -107,7 +106,7 @@ def quantize_folder(
         settings = quantization_settings(section)
         inputs = {} if files else run_inputs(source, tokenizer, verify)
         material = None
-        if section.method != "rtn" or files or inputs or isinstance(model, Decoder):
+        if section.method != "rtn" or files or inputs:
             material = calibration_text(model, tokenizer, inputs, section, seed, files)
             for line in describe_text(material):
                 progress.log(line)
