@@ -23,14 +23,15 @@ def open_model(
 
         model, tokenizer = open_model("runs/quickstart/09-quantized")
 
-    `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, or
-    anything else that `groundup.interop.open_model` opens. `adapter`: a PEFT folder, a run or a stage, whose adapter is merged
-    into the weights, or works beside packed ones. `verify`: compare the files of a run's stage with their SHA-256, and the base
-    of an adapter with its fingerprint, first. Raises UserError for other contents and for damaged files.
+    `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, a .gguf file
+    (whose Q8_0, Q5_0 and Q4_0 layers stay packed if there is no adapter), or anything else that `groundup.interop.open_model`
+    opens. `adapter`: a PEFT folder, a run or a stage, whose adapter is merged into the weights, or works beside packed ones.
+    `verify`: compare the files of a run's stage with their SHA-256, and the base of an adapter with its fingerprint, first.
+    Raises UserError for other contents and for damaged files.
     """
     path, adapter = split_adapter(path, adapter)
     path = interop.resolve_model_path(path)
-    if not is_quantized(path):
+    if not is_quantized(path) and (adapter is not None or not _is_packed_gguf(path)):
         return interop.open_model(path, device, adapter=adapter, verify=verify)
     if verify:
         check_artifact(path)
@@ -44,7 +45,20 @@ def open_model(
 
 def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
     """A quantized model with its exact layers (not the int4 kernel), and its tokenizer."""
+    if path.suffix == ".gguf":
+        from groundup.quantize.formats.gguf_layers import load_packed_gguf  # optional dependency
+
+        return load_packed_gguf(path, device)
     load = load_quantized_folder if (path / QUANTIZATION_FILE).is_file() else load_huggingface_quantized
     model = load(path, device)
     load_token_weights(model, path)
     return model, load_pretrained_tokenizer(path)
+
+
+def _is_packed_gguf(path: Path) -> bool:
+    if path.suffix != ".gguf":
+        return False
+    import groundup.interop.gguf  # noqa: F401  (names the package that is missing)
+    from groundup.quantize.formats.gguf_layers import has_packed_layers
+
+    return has_packed_layers(path)

@@ -84,6 +84,17 @@ class GGUFFile:
             stored = stored.copy()
         return torch.from_numpy(stored).view(FLOATING[kind]).reshape(shape)
 
+    def packed(self, name: str) -> tuple[str, Tensor]:
+        """Name of the type, and the bytes of each row (rows bytes), of a tensor with two dimensions."""
+        begin, end = self._byte_ranges[name]
+        stored = np.frombuffer(self._bytes, np.uint8, end - begin, begin)
+        weakref.finalize(stored, drop_pages, self._bytes, begin, end).atexit = False
+        return self._types[name].name, torch.from_numpy(stored).view(self.shapes[name][0], -1)
+
+    def type_of(self, name: str) -> str:
+        """Name of the type of a tensor."""
+        return self._types[name].name
+
     def types(self) -> set[str]:
         """Names of the types that tensors of the file have."""
         return {kind.name for kind in self._types.values()}

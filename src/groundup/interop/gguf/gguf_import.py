@@ -33,7 +33,7 @@ def load_gguf(
     >>> model, tokenizer = load_gguf(Path("model.gguf"))
     """
     dtype = resolve_dtype(dtype) or torch.float32
-    source, config, tokenizer = _open_file(Path(path), dtype)
+    source, config, tokenizer = open_gguf(Path(path), dtype)
     architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
     build_weight_map = partial(gguf_weight_map, architecture)
     model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
@@ -42,11 +42,12 @@ def load_gguf(
 
 def read_gguf(path: Path) -> tuple[ModelConfig, Tokenizer]:
     """The configuration of the model and the tokenizer of a .gguf file, without its weights. Raises as `load_gguf`."""
-    _, config, tokenizer = _open_file(path)
+    _, config, tokenizer = open_gguf(path)
     return config, tokenizer
 
 
-def _open_file(path: Path, dtype: torch.dtype = torch.float32) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
+def open_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
+    """The file or files, the configuration and the tokenizer; quantized tensors are read as `dtype`."""
     source = SplitGGUFFile(path, dtype)
     try:
         factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None

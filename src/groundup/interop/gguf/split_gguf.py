@@ -36,6 +36,12 @@ class SplitGGUFFile:
     def read(self, name: str) -> Tensor:
         return self._file_of[name].read(name)
 
+    def packed(self, name: str) -> tuple[str, Tensor]:
+        return self._file_of[name].packed(name)
+
+    def type_of(self, name: str) -> str:
+        return self._file_of[name].type_of(name)
+
     def types(self) -> set[str]:
         """Names of the types that tensors of the model have."""
         return set().union(*(file.types() for file in self._file_of.values()))

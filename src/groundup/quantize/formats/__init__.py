@@ -9,6 +9,7 @@
     mapped_weights.py       maps of float weights, applied to quantized ones
     huggingface_folder.py   export and import of whole folders
     bitsandbytes_folder.py  export of whole folders in NF4
+    gguf_layers.py          layers of GGUF files that stay packed
 
 What a layer is, its tensors say: bits, groups, symmetry. Deliberately absent: writing of layers with different bits, which few
 engines read.
