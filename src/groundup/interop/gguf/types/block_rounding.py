@@ -26,8 +26,6 @@ CHUNK_VALUES = 1 << 15
 
 WIDENED = torch.linspace(-0.9, 1.1, 17).tolist()
 """By how many steps the grids of a group are wider than its range."""
-FINE = torch.linspace(-0.9, 0.9, 37).tolist()
-"""The same for groups with a minimum, whose error has more valleys."""
 COARSE = 16
 """Codes up to which each of them counts: a grid that begins with the lowest code at the other end is tried too."""
 ROUNDS = 3
@@ -90,7 +88,7 @@ def _fit_with_minimum(x: Tensor, w: Tensor, lowest: int, highest: int, free: boo
     span = (high - low).clamp(min=TINY)
     sum_w, sum_x, wx = w.sum(-1), (w * x).sum(-1), w * x
     scale, minimum, best = span / highest, -low, torch.full_like(low, torch.inf)
-    for widened in FINE:
+    for widened in WIDENED:
         codes = ((x - low[..., None]) * ((highest + widened) / span)[..., None]).round_().clamp_(lowest, highest)
         sums = _Sums(codes, w, wx, sum_w, sum_x)
         s, m = sums.fit(free)
