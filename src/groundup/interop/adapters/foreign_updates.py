@@ -35,7 +35,7 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of the model without its adapter, by the names of a plain model; of a packed weight on the meta device."""
     tensors: dict[str, Tensor] = {}
     packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-    for name, layer in packed.items():  # a kernel's layout is not in the state
+    for name, layer in packed.items():
         weight = torch.empty(layer.out_features, layer.in_features, device="meta")
         tensors[_plain_name(model, f"{name}.weight")] = weight
         if layer.bias is not None:

@@ -51,10 +51,10 @@ class Int4Linear(PackedLinear):
         self.float_dtype = layer.float_dtype
         order = None if layer.g_idx is None else layer.g_idx.argsort(stable=True)
         rows = -(-layer.out_features // TILE_ROWS) * TILE_ROWS
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("planes", _pack(layer, order, rows), persistent=False)
-        self.register_buffer("grid", _grid(layer, rows), persistent=False)
-        self.register_buffer("bias", layer.bias, persistent=False)
+        self.register_buffer("order", order)
+        self.register_buffer("planes", _pack(layer, order, rows))
+        self.register_buffer("grid", _grid(layer, rows))
+        self.register_buffer("bias", layer.bias)
         self.group_size = self.in_features // len(self.grid)
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
