@@ -25,8 +25,8 @@
     price_table.py           the comparison as text
     stage.py                 stages 09-quantized and 10-export
 
-Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings and output
-heads. On GPUs, layers dequantize and multiply; there are no custom kernels.
+Deliberately absent: quantized activations and quantization-aware training; the KV cache in 8 bits is in chapter 7. On GPUs,
+layers dequantize and multiply: the kernels are those of a CPU.
 """
 
 from groundup.quantize.layers.quantized_linear import QuantizedLinear
