@@ -1,5 +1,6 @@
 """Adapters by path: with models in floating point and packed, several on one base, exported, served."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from groundup.cli import app
 from groundup.finetune.lora import LoRAOptions, prepare_lora
 from groundup.interop import base_model
 from groundup.interop.adapters import adapter_disabled, lora_layers, save_adapter, with_adapter
+from groundup.interop.adapters.adapter_paths import split_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.model import Decoder, load_model, save_model
 from groundup.quantize import export_model, open_model, quantize_folder
@@ -191,3 +193,13 @@ def test_an_adapter_as_the_base_of_a_recipe(folders, logits, tmp_path):
     assert {"model.safetensors", "adapter/adapter_model.safetensors"} <= files.keys()
     base = base_model.identity(BaseModelConfig(model=str(folders / "base")), machine)
     assert base == {name: hashed for name, hashed in files.items() if not name.startswith("adapter/")}
+
+
+def test_an_adapter_that_names_another_base_is_said(tmp_path):
+    """PEFT's folders have no fingerprint: on another base of the same shape an adapter opens without an error."""
+    (tmp_path / "adapter").mkdir()
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": "org/Small-1B"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match="was trained on org/Small-1B"):
+        split_adapter(tmp_path / "other", tmp_path / "adapter")
+    assert split_adapter(tmp_path / "small-1b-instruct", tmp_path / "adapter")[1] == tmp_path / "adapter"
