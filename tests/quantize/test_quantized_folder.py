@@ -153,7 +153,8 @@ def test_stage_after_a_killed_attempt_writes_the_same_files(inputs, tmp_path, me
     metrics = json.loads(json.dumps(results[0][0], allow_nan=False))
     assert metrics["from"] == "chat"
     assert metrics["group_size"] == 64
-    assert 4.25 < metrics["bits_per_weight"] < 4.3  # a feed-forward of 96 has a group of 64 and one of 32
+    low = 4.375 if metrics["symmetric"] is False else 4.25  # zeros of 8 bits
+    assert low < metrics["bits_per_weight"] < low + 0.05  # a feed-forward of 96 has a group of 64 and one of 32
     assert set(metrics["held_out"]) == {"float", "rtn", method}
     assert metrics["held_out"]["float"]["kl_divergence"] == 0
     assert metrics["held_out"][method]["kl_divergence"] > 0
