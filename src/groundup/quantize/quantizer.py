@@ -28,8 +28,8 @@ from groundup.quantize.calibration import (
 from groundup.quantize.layers.quantized_experts import join_experts, split_experts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.methods.awq import apply_scales, scale_groups, search_scales
+from groundup.quantize.methods.bit_allocation import schemes_for_size
 from groundup.quantize.methods.gptq import gptq
-from groundup.quantize.methods.mixed_precision import schemes_for_size
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, round_to_nearest
 
 
@@ -39,7 +39,7 @@ class QuantizationSettings:
 
     Attributes:
         layer_schemes: other schemes than `scheme`, by layer name.
-        max_bytes: of the model's file; the bits of `scheme` are then replaced layer by layer (methods/mixed_precision.py).
+        max_bytes: of the model's file; the bits of `scheme` are then replaced layer by layer (methods/bit_allocation.py).
     """
 
     method: str

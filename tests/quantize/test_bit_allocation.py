@@ -10,7 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.model import Decoder
 from groundup.quantize.calibration import linear_layers
 from groundup.quantize.layers.quantized_linear import quantized_layers
-from groundup.quantize.methods.mixed_precision import Choice, choose_schemes, layer_choices
+from groundup.quantize.methods.bit_allocation import Choice, choose_schemes, layer_choices
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
