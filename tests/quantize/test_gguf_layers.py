@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from groundup.interop.gguf import export_gguf, load_gguf
-from groundup.model import build_model
+from groundup.model import build_model, save_model
+from groundup.quantize import export_model, open_model
 from groundup.quantize.formats.gguf_layers import has_packed_layers, load_packed_gguf
 from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.quantizer import dequantize_model
@@ -36,3 +37,21 @@ def test_packed_layers_have_the_weights_of_the_file(name: str, dtype: str, tmp_p
     assert found.keys() == expected.state_dict().keys()
     for key, weight in expected.state_dict().items():
         assert found[key].equal(weight), key
+
+
+def test_an_export_is_rounded_on_calibration_text_and_opens_packed(tmp_path: Path):
+    torch.manual_seed(0)
+    model, tokenizer = build_model(ModelConfig(**SHAPE)), train_bpe(["some text to learn"] * 9, 270)
+    save_model(model, tmp_path / "model")
+    tokenizer.save(tmp_path / "model")
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"{number} some text {number * 7919 % 1009} to learn" for number in range(300)))
+    exported = export_model(
+        tmp_path / "model", tmp_path / "out", format="gguf", dtype="q4_0", verify=False, calibration=[text]
+    )
+    assert any("weighted by the inputs" in note for note in exported.notes)
+    opened, _ = open_model(tmp_path / "out", "cpu")
+    tokens = torch.tensor([tokenizer.encode("some text to learn")])
+    with torch.no_grad():
+        difference = opened(tokens).logits.float() - load_gguf(tmp_path / "out" / "model.gguf")[0](tokens).logits
+    assert difference.abs().max() < 0.1
