@@ -26,6 +26,7 @@ def use_kernels(model: nn.Module) -> nn.Module:
         if is_supported(layer):
             model.set_submodule(name, Int4Linear(layer))
     pack_token_matrices(model)
+    model.is_rounded = True  # type: ignore[assignment]  # no fingerprint of a base model fits it: see base_fingerprint.py
     release_freed_memory()
     return model
 
