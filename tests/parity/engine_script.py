@@ -40,9 +40,7 @@ def answer_transformers(folder: str, asked: dict[str, Any]) -> dict[str, Any]:
 def answer_vllm(folder: str, asked: dict[str, Any]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
-    method = asked["methods"][folder]
-    dtype = "bfloat16" if method in ("gptq", "awq") else "float32"
-    model = LLM(folder, dtype=dtype, enforce_eager=True, max_model_len=64, kv_cache_memory_bytes=1 << 26)
+    model = LLM(folder, dtype="bfloat16", enforce_eager=True, max_model_len=64, kv_cache_memory_bytes=1 << 26)
     settings = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=TOP)
     output = model.generate({"prompt_token_ids": asked["tokens"]}, settings, use_tqdm=False)[0]
     rows = [{str(id): entry.logprob for id, entry in row.items()} for row in output.prompt_logprobs[1:]]
