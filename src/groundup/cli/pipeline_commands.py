@@ -66,7 +66,7 @@ def plan(
         if tokens and (loaded.tokenizer or loaded.base) and loaded.train and loaded.train.token_shards is None:
             derived = replace(derive_recipe(loaded, tokens), data_estimated=True)
     check_stages(derived.recipe)
-    summary = derived.summary() | ({"missing": missing} if missing else {})
+    summary: dict[str, Any] = derived.summary() | ({"missing": missing} if missing else {})
     if loaded.base is not None:
         from groundup.finetune.finetune_plan import estimate_finetuning
         from groundup.finetune.preference.preference_plan import estimate_preference
