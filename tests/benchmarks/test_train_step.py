@@ -17,6 +17,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_contestant_takes_its_steps(tmp_path):
     figures = tmp_path / "figures.json"
     shown = run("--steps", "1", "--rounds", "1", "--json", str(figures))

@@ -32,8 +32,12 @@ def run_code(code, *arguments, cwd=ROOT):
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
-        ("run none.toml", "none.toml: no such recipe file", "init --recipe NAME copies one of corpus, encoder"),
-        ("init --recipe fast", "fast: no such recipe", "one of corpus, encoder"),
+        (
+            "run none.toml",
+            "none.toml: no such recipe file",
+            "init --recipe NAME copies one of calculator, corpus, encoder",
+        ),
+        ("init --recipe fast", "fast: no such recipe", "one of calculator, corpus, encoder"),
         ("init --recipe encoder --hours 2", "--recipe with answers", "--set KNOB=VALUE"),
         ("plan recipes/llama-7b.toml --set train.stps=3", "unknown knob train.stps", "train.steps"),
         ("plan recipes/llama-7b.toml --set budget.devices=1", "GB on each of 1 device", "budget.devices="),

@@ -75,6 +75,7 @@ def test_reported_user_error_is_not_retried(launch, tmp_path):
     assert starts(tmp_path) == 1
 
 
+@pytest.mark.slow
 def test_a_restart_finds_no_messages_of_the_start_before(launch):
     lines = """
 from groundup.parallel.rendezvous import get_store, publish

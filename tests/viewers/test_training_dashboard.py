@@ -133,8 +133,10 @@ def test_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "04-base.partial" / "steps.jsonl").touch()
     assert build_dashboard(read_run(tmp_path)).panels == []
     (tmp_path / "plan.json").write_text('{"name": "x"}')
-    with pytest.raises(UserError, match=r"no \[train\] section"):
+    with pytest.raises(UserError, match="trains nothing"):
         read_run(tmp_path)
+    (tmp_path / "recipe.json").write_text('{"finetune": {}, "train": null}')
+    assert build_dashboard(read_run(tmp_path)).panels == []
 
 
 def test_running_training(run: Path) -> None:

@@ -10,7 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_json, shorten
 from groundup.evaluate.bootstrap import bootstrap_interval
 from groundup.evaluate.likelihood import ScoredDocument, continuation_nats, score_documents, text_document
-from groundup.generate import GREEDY, encode_prompt, generate
+from groundup.generate import GREEDY, decode_output, encode_prompt, generate
 from groundup.model import Decoder
 from groundup.recipe.evaluate_config import TaskConfig, TaskKind
 from groundup.tokenizer import Tokenizer
@@ -151,7 +151,7 @@ def _run_completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int
         prompt_ids = _chat_ids(tokenizer, prompt) if as_chat else encode_prompt(model, tokenizer, prompt)
         length = len(tokenizer.encode(" " + expected)) + 2
         ids = generate(model, prompt_ids, sampling=GREEDY, max_tokens=length, stop_ids=tokenizer.stop_ids)
-        correct.append(tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(expected))
+        correct.append(decode_output(tokenizer, ids).strip().startswith(expected))
     return summarize_accuracy(correct, range(len(correct)), None, seed)
 
 

@@ -10,7 +10,7 @@ from groundup.finetune.chat_batches import ChatBatches, encode_conversation
 from groundup.finetune.encoded_conversations import EncodedConversation
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_length
 from groundup.finetune.template_messages import prompt_ids
-from groundup.generate import GREEDY, beam_search_text, generate, generate_many
+from groundup.generate import GREEDY, beam_search_text, decode_output, generate, generate_many
 from groundup.model import Decoder
 from groundup.plan.finetune_defaults import ANSWER_TOKENS
 from groundup.plan.stage_support import check_finetuning
@@ -64,7 +64,7 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
     """The greedy answer of `model` to one message. Raises UserError if the message does not fit into its context."""
     ids = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
     tokens = generate(model, ids, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
-    return tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return decode_output(tokenizer, tokens).strip()
 
 
 def greedy_answers(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
@@ -74,7 +74,7 @@ def greedy_answers(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str])
     rendered = [None if ids is None or len(ids) >= limit else ids for ids in rendered]
     fitting = [ids for ids in rendered if ids is not None]
     tokens = generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
-    answers = iter([tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens])
+    answers = iter([decode_output(tokenizer, ids) for ids in tokens])
     return ["" if ids is None else next(answers).strip() for ids in rendered]
 
 

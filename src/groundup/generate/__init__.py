@@ -19,7 +19,7 @@ prefixes, speculative decoding.
 
 from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts
 from groundup.generate.beam_search import beam_search, beam_search_text
-from groundup.generate.detokenizer import StreamDetokenizer
+from groundup.generate.detokenizer import StreamDetokenizer, decode_output
 from groundup.generate.generation import (
     encode_prompt,
     generate,
@@ -51,6 +51,7 @@ __all__ = [
     "beam_search",
     "beam_search_text",
     "classify_texts",
+    "decode_output",
     "embed_texts",
     "encode_prompt",
     "find_entities",

@@ -18,6 +18,11 @@ WINDOW_TOKENS = 32
 """Tokens decoded at a time at most, so that the cost per token does not grow with the length of the text."""
 
 
+def decode_output(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
+    """The text of generated tokens, without special ones. Ids beyond the vocabulary, of a padded model, have none."""
+    return tokenizer.decode([token for token in tokens if token < tokenizer.vocab_size], skip_special_tokens=True)
+
+
 class StreamDetokenizer:
     """Tokens of one output to chunks of text, whose concatenation equals the decoded output.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
-from groundup.generate import SamplingParams, generate_many
+from groundup.generate import SamplingParams, decode_output, generate_many
 from groundup.model import Decoder
 from groundup.plan.stage_time import SAMPLED_AT_ONCE, SAMPLED_TOKENS
 from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
@@ -137,7 +137,7 @@ def _from_rows(
     text = concatenated_windows(parts[False], length, max(length, section.calibration_tokens))
     compared_length = min(length, COMPARED_LENGTH)
     compared = concatenated_windows(parts[True], compared_length, max(compared_length, section.eval_tokens))
-    compared_bytes = len(tokenizer.decode([id for row in parts[True] for id in row]).encode())
+    compared_bytes = len(decode_output(tokenizer, [id for row in parts[True] for id in row]).encode())
     rate = compared_bytes / sum(len(row) for row in parts[True])
     return CalibrationText(text, text[:0], compared, rate, origin)
 

@@ -107,6 +107,7 @@ def export_model(
                 load_adapter(model, adapter, verify=verify)
                 tokenizer = adapter_tokenizer(adapter, tokenizer)
             model = merge_adapter(dequantize_model(model))
+            model = model.float() if quantized else model  # unpacked layers are float32, the others perhaps not
             importance = None
             if format == "gguf":
                 inputs = {} if calibration or dtype in FLOATS else run_inputs(source, tokenizer, verify)

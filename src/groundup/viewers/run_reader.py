@@ -23,6 +23,8 @@ COLUMNS = (
     "step", "loss", "learning_rate", "tokens_per_second", "memory", "seconds", "reward", "kl", "answer_tokens",
 )  # fmt: skip
 EVAL_COLUMNS = ("step", "bits_per_byte", "loss", "accuracy", "margin", "reward")
+TRAINED = {"train", "finetune", "preference", "reinforcement"}
+"""Tables of a recipe that train."""
 DEFAULT_STAGE = "base"
 """Default stage when no training is running."""
 
@@ -132,6 +134,8 @@ class RunReader:
         if not self._is_stage_folder:
             self.plan = read_json(self.path / PLAN, {})
         trainings = self.trainings()
+        if self.plan and not trainings and not TRAINED & {*self.plan, *_set_tables(self.path / RECIPE)}:
+            raise UserError(f"{self.path}: the recipe trains nothing", hint=f"add one of {', '.join(sorted(TRAINED))}")
         if self.requested_stage is not None and self.requested_stage not in trainings and trainings:
             available = ", ".join(trainings)
             raise UserError(
@@ -178,3 +182,7 @@ class RunReader:
 def stage_name(folder: Path) -> str:
     """04-base.partial -> base."""
     return folder.name.removesuffix(".partial").split("-", 1)[-1]
+
+
+def _set_tables(recipe: Path) -> set[str]:
+    return {name for name, table in read_json(recipe, {}).items() if table is not None}

@@ -23,14 +23,13 @@ from groundup.finetune.reinforcement.rollout_batches import (
     RolloutBatches,
     RolloutSettings,
 )
-from groundup.finetune.reinforcement.rollouts import answer_text
 from groundup.finetune.sft import NUM_EVALS, PATIENCE, WARMUP_FRACTION
 from groundup.finetune.template_messages import prompt_ids
 from groundup.finetune.training_data.problems import problem_of
 from groundup.finetune.training_data.read_stats import DROP_REASONS, RecordDropped
 from groundup.finetune.training_data.turn_checks import tools_of
 from groundup.finetune.tuning_options import TuningOptions
-from groundup.generate import GREEDY, generate_many
+from groundup.generate import GREEDY, decode_output, generate_many
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.model import Decoder
@@ -221,7 +220,7 @@ def score_problems(
     tokens = generate_many(
         model, prompts, max_tokens=max_answer_tokens, sampling=GREEDY, stop_ids=tokenizer.stop_ids, max_batch=32  # type: ignore[arg-type]
     )  # fmt: skip
-    answers = [answer_text(tokenizer, ids) for ids in tokens]
+    answers = [decode_output(tokenizer, ids).strip() for ids in tokens]
     values = [reward.score(text, problem) for text, problem in zip(answers, problems, strict=True)]
     mean = math.fsum(reward.total(each) for each in values) / max(1, len(values))
     return HeldOutScore([each[0] >= SOLVED for each in values], mean, answers)

@@ -22,8 +22,9 @@ from groundup.finetune.chat_batches import shuffled_rows
 from groundup.finetune.reinforcement.answer_advantages import PolicyLossName, group_advantages
 from groundup.finetune.reinforcement.policy_gradient import policy_loss
 from groundup.finetune.reinforcement.rewards import Problem, WeightedReward
-from groundup.finetune.reinforcement.rollouts import SampledAnswer, answer_text, padded_rows, sample_groups
+from groundup.finetune.reinforcement.rollouts import SampledAnswer, padded_rows, sample_groups
 from groundup.finetune.response_log_probs import masked_log_probs, masked_log_probs_and_entropy
+from groundup.generate import decode_output
 from groundup.model.serialization import save_tensors
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, Objective
@@ -185,7 +186,7 @@ class RolloutBatches:
         return batch, self._statistics(rewards, parts, answers)
 
     def _text(self, answer: SampledAnswer) -> str:
-        return answer_text(self.tokenizer, answer.tokens)
+        return decode_output(self.tokenizer, answer.tokens).strip()
 
     def _tensors(
         self,

@@ -12,7 +12,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from groundup.generate import BatchingEngine, Request, SamplingParams
-from groundup.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,6 @@ def sample_groups(
 
 def _answer(request: Request, stop_ids: Collection[int]) -> SampledAnswer:
     return SampledAnswer(tuple(request.tokens), request.tokens[-1] in stop_ids)
-
-
-def answer_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-    """The text of an answer, without special tokens. Ids beyond the vocabulary, which a padded model may sample, are left out."""
-    known = [token for token in tokens if token < tokenizer.vocab_size]
-    return tokenizer.decode(known, skip_special_tokens=True).strip()
 
 
 def padded_rows(
