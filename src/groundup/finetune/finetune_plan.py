@@ -22,7 +22,12 @@ from groundup.interop.model_loading import is_quantized
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
-from groundup.plan.memory_estimate import CROSS_ENTROPY_CHUNK, SINGLE_DEVICE, MemoryEstimate, estimate_training_memory
+from groundup.plan.memory_estimate import (
+    FROZEN_CROSS_ENTROPY_CHUNK,
+    SINGLE_DEVICE,
+    MemoryEstimate,
+    estimate_training_memory,
+)
 from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_chat
@@ -180,7 +185,7 @@ def tuning_memory(
     widths = 2 * (config.hidden_size + config.num_heads * config.head_dim) + 2 * config.num_kv_heads * config.head_dim
     widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
     adapters = 4 * rank * widths * config.num_layers / layout.data_ranks
-    logits = 6 * config.vocab_size * min(length * micro_batch, CROSS_ENTROPY_CHUNK)
+    logits = 6 * config.vocab_size * min(length * micro_batch, FROZEN_CROSS_ENTROPY_CHUNK)
     stored = 4.0 * count_parameters(config).total
     is_packed = finetune.method == "qlora" or (base is not None and is_quantized(base))
     weights = stored if base is None else _base_bytes(config, base, is_packed)

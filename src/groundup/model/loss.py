@@ -25,6 +25,9 @@ CHUNK_SIZES = {"cuda": 4096}
 DEFAULT_CHUNK_SIZE = 1024
 """Tokens per chunk, by device type and elsewhere."""
 
+FROZEN_CHUNK_SIZE = 256
+"""Where the head is frozen, as in LoRA: each chunk then adds nothing to a gradient of the head, for which large ones pay."""
+
 
 MASKED_FRACTION = 0.9
 """Positions that are predicted, of all, below which the others are left out: selecting them is a copy."""
@@ -71,7 +74,9 @@ def linear_cross_entropy(
     """
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    chunk_size = chunk_size or CHUNK_SIZES.get(hidden.device.type, DEFAULT_CHUNK_SIZE)
+    is_frozen = hidden.requires_grad and not weight.requires_grad
+    default = FROZEN_CHUNK_SIZE if is_frozen else DEFAULT_CHUNK_SIZE
+    chunk_size = chunk_size or CHUNK_SIZES.get(hidden.device.type, default)
     options = softcap, z_loss, chunk_size, compiled, vocab_shard
     if (
         type(labels) is Tensor and vocab_shard is None and not torch.compiler.is_compiling()

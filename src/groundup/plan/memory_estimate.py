@@ -8,7 +8,7 @@ from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 
-CROSS_ENTROPY_CHUNK = 1024
+CROSS_ENTROPY_CHUNK, FROZEN_CROSS_ENTROPY_CHUNK = 1024, 256
 """Tokens per chunk of logits; see model/loss.py."""
 
 SINGLE_DEVICE = LayoutConfig()
