@@ -132,6 +132,10 @@ def test_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "04-base.partial").mkdir()
     (tmp_path / "04-base.partial" / "steps.jsonl").touch()
     assert build_dashboard(read_run(tmp_path)).panels == []
+
+
+def test_a_run_that_trains_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
     (tmp_path / "plan.json").write_text('{"name": "x"}')
     with pytest.raises(UserError, match="trains nothing"):
         read_run(tmp_path)
