@@ -97,6 +97,16 @@ def test_a_model_of_a_size(model, tmp_path, share):
         assert torch.equal(opened(other).logits, mixed(other).logits)
 
 
+def test_experts_without_tokens_get_a_scheme():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
+    mixture = Decoder(ModelConfig(**sizes, moe={"num_experts": 8, "experts_per_token": 1, "intermediate_size": 32})).eval()
+    window = torch.zeros(1, 4, dtype=torch.int64)  # one token: at most a few experts read it
+    settings = QuantizationSettings("rtn", QuantizationScheme(4, 16), max_bytes=1e9)
+    quantize_model(mixture, settings, window)
+    assert len(quantized_layers(mixture)) == 4 + 3 * 8
+
+
 def test_size_needs_text_and_a_unit(model):
     settings = QuantizationSettings("rtn", QuantizationScheme(4, 16), max_bytes=1e9)
     with pytest.raises(UserError, match=r"quantize\.size needs calibration text"):

@@ -24,7 +24,6 @@ MAX_WINDOWS = 16
 HALVINGS = 60
 """Of the interval of the price of a byte, in which the size no longer changes."""
 
-
 BITS = (2, 3, 4, 5, 6, 8)
 """What a layer can get."""
 
@@ -79,7 +78,7 @@ def layer_choices(
 ) -> dict[str, list[Choice]]:
     """What each layer costs with each scheme, by rounding to nearest.
 
-    Memory: the model in float32, and twice the layers.
+    Memory beside the model: a gradient of each layer, and a sum of squares in float32.
 
     Args:
         layers: linear layers of the model, by name.
@@ -99,8 +98,10 @@ def layer_choices(
             logits = model(window[None].to(next(iter(required)).device)).logits[0, :-1].float()
             loss = nn.functional.cross_entropy(logits, window[1:].to(logits.device), reduction="sum")
             # gradients of different tokens are uncorrelated at a minimum: the square of their sum is the sum of squares
-            for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
-                squares[name].addcmul_(gradient.float(), gradient.float())
+            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)  # experts without tokens
+            for name, gradient in zip(weights, gradients, strict=True):
+                if gradient is not None:
+                    squares[name].addcmul_(gradient.float(), gradient.float())
             count += len(window) - 1
             task.advance()
     for parameter, before in required.items():
