@@ -68,6 +68,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "encoder tasks": ({"model": ENCODER, "tokenizer": MASKS, "evaluate": {"tasks": [TASK]}}, "evaluate.tasks with"),
     "encoder chat": ({"model": ENCODER, "tokenizer": MASKS, "finetune": CHAT}, "an encoder cannot be fine-tuned"),
+    "quantize size and bits": ({"quantize": {"size": "1MB", "bits": 3}}, "bits = 3 with quantize.size = 1MB"),
+    "quantize size of an encoder": (
+        {"model": ENCODER, "tokenizer": MASKS, "quantize": {"size": "1MB"}}, "quantize.size with model.architecture = encoder",
+    ),
     "quantize knob": ({"quantize": {"method": "awq", "act_order": False}}, "act_order = false with quantize.method = awq"),
     "export dtype": ({"export": {"dtype": "q4_0"}}, "dtype 'q4_0', expected one of float32, bfloat16, float16"),
     "export family": ({"model": {"logit_softcap": 3.0}, "export": {}}, "the model cannot be exported as"),

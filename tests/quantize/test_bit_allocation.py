@@ -100,7 +100,9 @@ def test_a_model_of_a_size(model, tmp_path, share):
 def test_experts_without_tokens_get_a_scheme():
     torch.manual_seed(0)
     sizes = {"vocab_size": 40, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
-    mixture = Decoder(ModelConfig(**sizes, moe={"num_experts": 8, "experts_per_token": 1, "intermediate_size": 32})).eval()
+    mixture = Decoder(
+        ModelConfig(**sizes, moe={"num_experts": 8, "experts_per_token": 1, "intermediate_size": 32})
+    ).eval()
     window = torch.zeros(1, 4, dtype=torch.int64)  # one token: at most a few experts read it
     settings = QuantizationSettings("rtn", QuantizationScheme(4, 16), max_bytes=1e9)
     quantize_model(mixture, settings, window)

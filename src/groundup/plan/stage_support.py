@@ -85,6 +85,12 @@ def check_quantized(recipe: Recipe) -> None:
     """Stage quantized: knobs that contradict one another."""
     assert recipe.quantize is not None
     check_quantization(recipe.quantize)
+    architecture = resolved_model_config(recipe).architecture
+    if recipe.quantize.size is not None and architecture != "decoder":
+        raise UserError(
+            f"quantize.size with model.architecture = {architecture}, expected a decoder: sensitivities are measured by its loss",
+            hint="bits in place of size",
+        )
 
 
 def check_objective(config: ModelConfig, train: TrainConfig) -> None:
@@ -168,8 +174,13 @@ def check_row_length(sequence_length: int | None, context_length: int) -> None:
 
 
 def check_quantization(section: QuantizeConfig) -> None:
-    """Raises UserError for knobs that the chosen method does not read."""
+    """Raises UserError for knobs that the chosen method does not read, and for bits beside a size."""
     defaults = QuantizeConfig()
+    if section.size is not None and section.bits != defaults.bits:
+        raise UserError(
+            f"quantize.bits = {section.bits} with quantize.size = {section.size}, which chooses the bits of each layer",
+            hint="leave one of them out",
+        )
     for name, methods in METHOD_KNOBS.items():
         if section.method not in methods and (value := getattr(section, name)) != getattr(defaults, name):
             raise UserError(
