@@ -38,8 +38,9 @@ def format_price(summary: dict[str, Any]) -> str:
     """The summary of one quantized model."""
     before, after = (summary["bytes"][when] / 1e6 for when in ("before", "after"))
     weights = summary["weights"]
+    bits = "bits by layer" if summary["bits_by_layer"] else f"{summary['bits']} bits"
     rows = {
-        "method": f"{summary['method']}, {summary['bits']} bits, groups of {summary['group_size']}",
+        "method": f"{summary['method']}, {bits}, groups of {summary['group_size']}",
         "bits per weight": f"{summary['bits_per_weight']:.2f}",
         "size": f"{before:.2f} MB before, {after:.2f} MB after",
         "weights": f"{weights['quantized']:,} quantized, {weights['others']:,} others",

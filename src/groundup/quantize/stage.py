@@ -49,8 +49,8 @@ BLOCKS_FOLDER = "blocks"
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Quantize, and compare with the float model and with rounding to nearest at the same scheme.
 
-    Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from (stage of the model), bytes (before,
-    after), weights (quantized, others), calibration_tokens (text, chat), text_origin (corpus,
+    Returns the metrics: method, bits, bits_by_layer, group_size, symmetric, bits_per_weight, from (stage of the model),
+    bytes (before, after), weights (quantized, others), calibration_tokens (text, chat), text_origin (corpus,
     conversations or samples), held_out (for float, rtn and the method: `score_against_float`, and bytes),
     processes (for float and the method: `measure_process`), layers (for each: error, rtn_error).
     """

@@ -186,6 +186,7 @@ def quantization_summary(
     return {
         "method": method,
         "bits": scheme.bits,
+        "bits_by_layer": len({layer.scheme.bits for layer in layers.values()}) > 1,
         "group_size": scheme.group_size,
         "symmetric": scheme.symmetric,
         "bits_per_weight": bits_per_weight(model),
