@@ -6,7 +6,8 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
-    model_commands.py      generate, chat, embed, serve, evaluate, export
+    model_commands.py      generate, chat, embed, evaluate, export
+    serve_command.py       serve
     quantize_command.py    quantize
     classify_command.py    classify
     merge_command.py       merge
