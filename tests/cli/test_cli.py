@@ -182,3 +182,10 @@ def test_the_wheel_works_outside_the_repository(tmp_path):
     in_git = subprocess.run(["git", "ls-files", "src"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     missing = {Path(path).relative_to("src") for path in in_git.splitlines()} - installed
     assert missing <= {Path("groundup/recipes")}, "a link to the folder of the repository"
+
+
+def test_a_crash_in_compiled_code_names_the_line_that_led_to_it():
+    done = run_code("import ctypes, groundup.cli as cli; cli.app = lambda: ctypes.string_at(0); cli.main()")
+    assert done.returncode < 0
+    assert "Segmentation fault" in done.stderr
+    assert "in string_at" in done.stderr

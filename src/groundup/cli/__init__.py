@@ -19,6 +19,7 @@ Results go to stdout, progress and notes to stderr. A mistake of the user is one
 Deliberately absent: any work. A command parses its arguments, calls a chapter and prints.
 """
 
+import faulthandler
 import os
 import sys
 import warnings
@@ -83,6 +84,8 @@ app.command("_agent", hidden=True)(pipeline_commands.agent)
 def main() -> None:
     """Entry point. Turns the expected exceptions into one line and an exit code; any other is a bug with a traceback."""
     exit_with_launcher()
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # a crash in compiled code names the line of Python that led to it
     os.environ.setdefault(*SHORT_SPIN)  # before torch is imported
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the line of code
     try:
