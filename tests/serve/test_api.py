@@ -234,7 +234,7 @@ def test_models(client):
     assert client.get("/v1/models/other").status_code == 404
 
 
-def test_unknown_and_default_fields_are_ignored(client):
+def test_neutral_and_default_fields_are_ignored(client):
     neutral = {
         "n": 1,
         "top_logprobs": 0,
@@ -242,9 +242,19 @@ def test_unknown_and_default_fields_are_ignored(client):
         "frequency_penalty": 0.0,
         "logit_bias": {},
         "user": "me",
-        "new": [1],
+        "metadata": {"a": "b"},
+        "store": True,
+        "new": None,
+        "grammar": "",
     }
     assert converse(client, max_tokens=1, **neutral).status_code == 200
+
+
+def test_unknown_fields_are_refused(client):
+    message = refused(converse(client, tempratur=0.5), 400, "unknown_field", "tempratur")
+    assert message == "unknown field 'tempratur'; is temperature meant?"
+    refused(complete(client, messages=[]), 400, "unknown_field", "messages")
+    refused(complete(client, stream=True, stream_options={"usage": True}), 400, "unknown_field", "usage")
 
 
 # ---- what is refused
@@ -284,12 +294,33 @@ def refused(response, status: int, code: str | None = None, param: str | None = 
         ({"stop_token_ids": ["a"]}, "stop_token_ids"),
         ({"guided_json": {"type": "object"}}, "guided_json"),
         ({"grammar": "root ::= 'a'"}, "grammar"),
-        ({"continue_final_message": True}, "continue_final_message"),
+        ({"continue_final_message": True}, "messages"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        (
+            {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}], "continue_final_message": True},
+            "messages",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": ""}}]}]},
+            "messages",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f", "arguments": ""}}]}
+                ]
+            },
+            "messages",
+        ),
+        ({"add_generation_prompt": False}, "add_generation_prompt"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"messages": [{"role": "user"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "text": ""}]}]}, "messages"),
         ({"top_logprobs": 3}, "top_logprobs"),

@@ -1,6 +1,6 @@
 """Incremental detokenization: text as tokens arrive, without incomplete characters, up to a stop string."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from groundup.tokenizer import Tokenizer
 
@@ -32,6 +32,7 @@ class StreamDetokenizer:
     Args:
         context: tokens of the prompt, which decide whether the output begins with a space.
         stop: strings that end the output; neither they nor later text is returned.
+        visible: special tokens whose text is returned.
 
     Attributes:
         num_decoded: whole characters decoded so far, returned or not.
@@ -41,8 +42,14 @@ class StreamDetokenizer:
     >>> text = "".join(detokenizer.push(token) for token in tokens) + detokenizer.finish()
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = (), stop: Sequence[str] = ()):
-        self._tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: Sequence[int] = (),
+        stop: Sequence[str] = (),
+        visible: Collection[int] = (),
+    ):
+        self._tokenizer, self._visible = tokenizer, visible
         self._window = [token for token in context[-CONTEXT_TOKENS:] if token < tokenizer.vocab_size]
         self._complete_text = self._decode_complete()
         self._stop = tuple(stop)
@@ -77,7 +84,16 @@ class StreamDetokenizer:
         return chunk + pending
 
     def _decode(self) -> str:
-        return self._tokenizer.decode(self._window, skip_special_tokens=True)
+        if not any(token in self._visible for token in self._window):
+            return self._tokenizer.decode(self._window, skip_special_tokens=True)
+        text, part = "", list[int]()
+        for token in self._window:
+            if token in self._visible:
+                text += self._tokenizer.decode(part, skip_special_tokens=True) + (self._tokenizer.token(token) or "")
+                part = []
+            else:
+                part.append(token)
+        return text + self._tokenizer.decode(part, skip_special_tokens=True)
 
     def _decode_complete(self) -> str:
         text = self._decode()

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from groundup.serve.endpoints import Endpoints
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.middleware import ApiKeyAuth, RequestMetrics, SecurityHeaders, TrustedHost
 from groundup.serve.prometheus import ServerMetrics
+from groundup.serve.served_model import ServedModel
 from groundup.tokenizer import Tokenizer
 
 CHAT_PAGE_FILES = {
@@ -40,6 +40,7 @@ def create_app(
     tokenizer: Tokenizer,
     *,
     name: str,
+    aliases: Collection[str] = (),
     api_key: str | None = None,
     hosts: Collection[str] | None = None,
     max_batch: int = 8,
@@ -55,6 +56,7 @@ def create_app(
 
     Args:
         name: model name in requests and responses.
+        aliases: other names of the model in requests.
         api_key: if set, all paths but /health and the page require `Authorization: Bearer KEY`.
         hosts: names accepted as Host headers beside addresses; None: any.
         max_batch: requests that generate at the same time.
@@ -79,20 +81,20 @@ def create_app(
         lambda: sum(thread.running for thread in threads.values()),
         lambda: sum(thread.waiting for thread in threads.values()),
     )
-    first, *others = (
-        Endpoints(
+    models = [
+        ServedModel(
             model=network,
             tokenizer=words,
             name=each,
             engine_thread=threads[each],
             metrics=metrics,
             max_tokens=max_tokens or network.config.cached_context_length,
-            max_body=max_body,
             created=int(time.time()),
+            aliases=tuple(aliases) if each == name else (),
         )
         for each, (network, words) in served.items()
-    )
-    endpoints = replace(first, adapters=others)
+    ]
+    endpoints = Endpoints(models, metrics, max_body)
     routes = [
         *(Route(path, _static_file(*file)) for path, file in CHAT_PAGE_FILES.items()),
         Route("/health", endpoints.health),
@@ -101,7 +103,10 @@ def create_app(
         Route("/v1/models/{name:path}", endpoints.retrieve_model),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),
         Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
+        Route("/v1/responses", endpoints.responses, methods=["POST"]),
         Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
+        Route("/tokenize", endpoints.tokenize, methods=["POST"]),
+        Route("/detokenize", endpoints.detokenize, methods=["POST"]),
     ]
     middleware = [
         Middleware(SecurityHeaders),

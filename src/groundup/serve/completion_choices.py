@@ -1,7 +1,7 @@
 """Choices of a response: engine outputs accumulated into text, log-probabilities and finish reasons."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 from groundup.generate import Request, StepOutput, StreamDetokenizer
@@ -44,9 +44,18 @@ class CompletionChoice:
         index: of the choice in the response.
         stop: strings that end the text.
         context: tokens that the text continues.
+        visible: special tokens whose text is kept.
     """
 
-    def __init__(self, index: int, request: Request, tokenizer: Tokenizer, stop: Sequence[str], context: Sequence[int]):
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        tokenizer: Tokenizer,
+        stop: Sequence[str],
+        context: Sequence[int],
+        visible: Collection[int] = (),
+    ):
         self.index = index
         self.request = request
         self.text = ""
@@ -55,7 +64,7 @@ class CompletionChoice:
         self.finish_reason: str | None = None
         self._held_back: list[TokenLogprob] = []  # of tokens whose text is not sent yet, or is a stop string
         self._tokenizer = tokenizer
-        self._stream = StreamDetokenizer(tokenizer, context, stop)
+        self._stream = StreamDetokenizer(tokenizer, context, stop, visible)
 
     def add_output(self, output: StepOutput) -> ChoiceDelta:
         """Append one engine output."""

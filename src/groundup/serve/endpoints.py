@@ -1,38 +1,29 @@
-"""HTTP endpoints: completions, chat completions, embeddings, models, health and metrics."""
+"""HTTP endpoints: completions, chats, responses, embeddings, tokens, models, health and metrics."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
-from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.generate import Request, encode_prompt
-from groundup.generate.generation import GenerativeModel, continued_ids, max_prompt_tokens
-from groundup.generate.text_embedding import batches_by_length, embed_batch
-from groundup.model import Encoder
 from groundup.serve import prometheus
 from groundup.serve.api_error import ApiError
-from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
-from groundup.serve.engine_thread import EngineThread
+from groundup.serve.chat_protocol import ChatRequest, TokenizeRequest
+from groundup.serve.completion_choices import CompletionChoices
 from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.prometheus import ServerMetrics
-from groundup.serve.protocol import (
-    MAX_CHOICES,
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    SamplingRequest,
-    parse_request,
-)
+from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest
 from groundup.serve.request_body import read_json_body
+from groundup.serve.request_validation import RequestType, parse_request
 from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter, format_embeddings
-from groundup.tokenizer import Tokenizer
+from groundup.serve.responses_format import ResponsesFormatter
+from groundup.serve.responses_protocol import ResponsesRequest
+from groundup.serve.served_model import ServedModel
+from groundup.serve.tool_calls import ToolCallParser, argument_schemas
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default for completions. Chat completions are by default limited by the context only."""
@@ -40,24 +31,16 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The endpoints of one served model, and of the same model with adapters.
+    """The endpoints of one server.
 
     Attributes:
-        name: model name in requests and responses.
-        adapters: the endpoints of the model with each adapter, which a request names as its model.
-        max_tokens: upper limit of generated tokens; larger values in requests are reduced to it.
+        models: the served model first, then the same with adapters; a request names one.
         max_body: maximum request size in bytes.
     """
 
-    model: GenerativeModel | Encoder
-    tokenizer: Tokenizer
-    name: str
-    engine_thread: EngineThread
+    models: Sequence[ServedModel]
     metrics: ServerMetrics
-    max_tokens: int
     max_body: int
-    created: int
-    adapters: Sequence["Endpoints"] = ()
 
     # ---- GET
 
@@ -68,181 +51,126 @@ class Endpoints:
         return Response(self.metrics.render(), headers={"Content-Type": prometheus.CONTENT_TYPE})
 
     async def list_models(self, http: HttpRequest) -> Response:
-        return JSONResponse({"object": "list", "data": [each._model_card() for each in (self, *self.adapters)]})
+        return JSONResponse({"object": "list", "data": [card for model in self.models for card in model.cards()]})
 
     async def retrieve_model(self, http: HttpRequest) -> Response:
-        return JSONResponse(self._named(http.path_params["name"])._model_card())
+        name = http.path_params["name"]
+        return JSONResponse(next(card for card in self._named(name).cards() if card["id"] == name))
 
-    # ---- POST
+    # ---- texts
 
     async def completions(self, http: HttpRequest) -> Response:
-        body = parse_request(CompletionRequest, await read_json_body(http, self.max_body))
-        return await self._named(body.model)._complete(http, body)
-
-    async def _complete(self, http: HttpRequest, body: CompletionRequest) -> Response:
-        self._refuse_encoder()
-        prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in body.prompts])
-        max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if self._is_decoder else self.max_tokens)
-        return await self._respond(http, body, prompts, max_tokens, body.logprobs, CompletionFormatter(self.name))
+        body = await self._body(CompletionRequest, http)
+        model = self._named(body.model)
+        model.refuse_encoder()
+        prompts = await model.text_ids(body.prompts)
+        max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if model.is_decoder else model.max_tokens)
+        choices = model.submit(body, prompts, max_tokens=max_tokens, logprobs=body.logprobs)
+        formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
+        return await _respond(http, choices, formatter, stream=body.stream)
 
     async def chat_completions(self, http: HttpRequest) -> Response:
-        body = parse_request(ChatRequest, await read_json_body(http, self.max_body))
-        return await self._named(body.model)._chat(http, body)
+        body = await self._body(ChatRequest, http)
+        format = partial(ChatFormatter, include_usage=body.include_usage)
+        return await self._chat(http, self._named(body.model), body, format)
 
-    async def _chat(self, http: HttpRequest, body: ChatRequest) -> Response:
-        self._refuse_encoder()
-        if not self._is_decoder:
+    async def responses(self, http: HttpRequest) -> Response:
+        body = await self._body(ResponsesRequest, http)
+        format = partial(ResponsesFormatter, request=body)
+        return await self._chat(http, self._named(body.model), body.to_chat(), format)
+
+    async def _chat(
+        self, http: HttpRequest, model: ServedModel, body: ChatRequest, format: Callable[..., ResponseFormatter]
+    ) -> Response:
+        model.chat_template()
+        if body.response_format is not None and body.response_format.schema_of_answer is not None:
+            raise ApiError(400, "response_format = json is not supported", param="response_format", code="unsupported")
+        tools = body.callable_tools
+        if tools and body.tool_choice not in (None, "auto"):
             raise ApiError(
-                400,
-                f"{self.name} is an encoder-decoder, which turns one text into another, expected a chat model; "
-                "use /v1/completions",
-                code="no_chat_template",
+                400, f"tool_choice = {body.tool_choice!r} is not supported", param="tool_choice", code="unsupported"
             )
-        if self.tokenizer.chat_template is None:
-            raise ApiError(
-                400,
-                f"{self.name} is a base model without a chat template, expected a chat model; use /v1/completions",
-                code="no_chat_template",
-            )
-        messages = [message.to_chat_message() for message in body.messages]
-        prompt = await self._run_in_thread(
-            lambda: self.tokenizer.render_chat(messages, add_generation_prompt=True, now=datetime.now()),
-            param="messages",
+        syntax = model.tool_syntax() if tools else None
+        prompt = await model.conversation_ids(body, tools)
+        one_call = syntax is not None and body.parallel_tool_calls is False
+        choices = model.submit(
+            body,
+            [prompt],
+            max_tokens=body.max_completion_tokens or body.max_tokens or model.max_tokens,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            stop=(syntax.end,) if syntax is not None and one_call and syntax.end else (),
+            visible=syntax.tokens if syntax else (),
         )
-        max_tokens = body.max_completion_tokens or body.max_tokens or self.max_tokens
-        logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        return await self._respond(http, body, [prompt], max_tokens, logprobs, ChatFormatter(self.name))
+        schemas = argument_schemas([tool.to_template() for tool in tools])
+        new_parser = partial(ToolCallParser, syntax, schemas) if syntax else None
+        formatter = format(model.name, new_parser=new_parser, max_calls=1 if one_call else None)
+        return await _respond(http, choices, formatter, stream=body.stream)
+
+    # ---- vectors and tokens
 
     async def embeddings(self, http: HttpRequest) -> Response:
-        body = parse_request(EmbeddingRequest, await read_json_body(http, self.max_body))
-        return await self._named(body.model)._embeddings(http, body)
-
-    async def _embeddings(self, http: HttpRequest, body: EmbeddingRequest) -> Response:
-        width = self.model.config.hidden_size
+        body = await self._body(EmbeddingRequest, http)
+        model = self._named(body.model)
+        width = model.model.config.hidden_size
         if (body.dimensions or 0) > width:
             raise ApiError(400, f"dimensions = {body.dimensions}, expected at most {width}", param="dimensions")
-        ids = await self._run_in_thread(lambda: [self._prompt_ids(text) for text in body.inputs], param="input")
+        ids = await model.text_ids(body.inputs, "input")
         for row in ids:
-            self._check_length(row, self.model.config.context_length)
+            model.check_length(row, model.model.config.context_length)
         self.metrics.prompt_tokens += sum(map(len, ids))
-        vectors = await cancel_on_disconnect(http.receive, self._embed(ids))
+        vectors = await cancel_on_disconnect(http.receive, model.embed(ids))
         if vectors is None:
             return Response(status_code=499)
-        return JSONResponse(format_embeddings(self.name, vectors, ids, body.dimensions, body.encoding_format))
+        return JSONResponse(format_embeddings(model.name, vectors, ids, body.dimensions, body.encoding_format))
+
+    async def tokenize(self, http: HttpRequest) -> Response:
+        body = await self._body(TokenizeRequest, http)
+        model = self._named(body.model)
+        if body.messages is not None:
+            generation = body.add_generation_prompt is not False
+            ids = await model.rendered_ids(body.messages, body.tools, add_generation_prompt=generation)
+        elif body.add_special_tokens is False:
+            ids = await asyncio.to_thread(model.tokenizer.encode, body.prompt or "")
+        else:
+            (ids,) = await model.text_ids([body.prompt or ""])
+        names = [model.tokenizer.token(id) for id in ids] if body.return_token_strs else None
+        length = model.model.config.context_length
+        return JSONResponse({"count": len(ids), "max_model_len": length, "tokens": ids, "token_strs": names})
+
+    async def detokenize(self, http: HttpRequest) -> Response:
+        body = await self._body(DetokenizeRequest, http)
+        model = self._named(body.model)
+        try:
+            text = await asyncio.to_thread(model.tokenizer.decode, body.tokens)
+        except UserError as error:
+            raise ApiError(400, error.message, param="tokens") from None
+        return JSONResponse({"prompt": text})
 
     # ----
 
-    async def _embed(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """The vector of each text; other requests run between two batches."""
-        vectors: dict[int, Tensor] = {}
-        for rows in batches_by_length(ids):
-            batch = partial(embed_batch, self.model, [ids[row] for row in rows])
-            vectors |= zip(rows, await self.engine_thread.call(batch), strict=True)
-        return [vectors[row] for row in range(len(ids))]
+    async def _body(self, kind: type[RequestType], http: HttpRequest) -> RequestType:
+        return parse_request(kind, await read_json_body(http, self.max_body))
 
-    @property
-    def _is_decoder(self) -> bool:
-        return self.model.config.architecture == "decoder"
-
-    def _refuse_encoder(self) -> None:
-        if self.model.config.architecture == "encoder":
-            raise ApiError(
-                400,
-                f"{self.name} is an encoder, which embeds texts and does not write them; use /v1/embeddings",
-                code="encoder",
-            )
-
-    async def _respond(
-        self,
-        http: HttpRequest,
-        body: SamplingRequest,
-        prompts: Sequence[Sequence[int]],
-        max_tokens: int,
-        logprobs: int | None,
-        formatter: ResponseFormatter,
-    ) -> Response:
-        for prompt in prompts:
-            self._check_length(prompt, max_prompt_tokens(self.model.config))
-        self._check_tokens(body.logit_bias or (), "logit_bias")
-        if len(prompts) * body.num_choices > MAX_CHOICES:
-            raise ApiError(
-                400,
-                f"{len(prompts)} prompts with n = {body.num_choices}, expected at most {MAX_CHOICES} choices",
-                param="n",
-            )
-        sampling = body.sampling_params(1.0 if self._is_decoder else 0.0)
-        stop_ids = body.stop_ids(self.tokenizer.stop_ids)
-        requests = [
-            Request(prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, logprobs)
-            for prompt in prompts
-            for number in range(body.num_choices)
-        ]
-        choices = CompletionChoices(
-            self.engine_thread.submit(requests),
-            [
-                CompletionChoice(
-                    i, request, self.tokenizer, body.stop_strings, continued_ids(self.model, request.prompt_ids)
-                )
-                for i, request in enumerate(requests)
-            ],
-            self.metrics,
-        )
-        self.metrics.prompt_tokens += sum(map(len, prompts))
-        if body.stream:
-            return EventStreamResponse(_response_chunks(choices, formatter, body.include_usage), choices.stream.close)
-        try:
-            response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
-        finally:
-            choices.stream.close()
-        return Response(status_code=499) if response is None else JSONResponse(response)
-
-    async def _run_in_thread(self, work: Callable[[], Any], param: str = "prompt") -> Any:
-        """Tokenize outside the event loop; a UserError becomes status 400."""
-        try:
-            return await asyncio.to_thread(work)
-        except UserError as error:
-            raise ApiError(400, error.message, param=param) from None
-
-    def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            return encode_prompt(self.model, self.tokenizer, prompt)
-        vocab_size = self.model.config.vocab_size
-        if max(prompt) >= vocab_size:
-            raise UserError(f"token id {max(prompt)}, expected 0 to {vocab_size - 1}")
-        return prompt
-
-    def _check_tokens(self, ids: Iterable[str], field: str) -> None:
-        vocab_size = self.model.config.vocab_size
-        if unknown := [token for token in ids if int(token) >= vocab_size]:
-            raise ApiError(400, f"token id {unknown[0]}, expected 0 to {vocab_size - 1}", param=field)
-
-    def _check_length(self, prompt: Sequence[int], limit: int) -> None:
-        if len(prompt) > limit:
-            raise ApiError(
-                400,
-                f"the prompt has {len(prompt)} tokens, expected at most {limit} "
-                f"(context length {self.model.config.context_length})",
-                code="context_length_exceeded",
-            )
-
-    def _named(self, name: str | None) -> "Endpoints":
-        """The endpoints of the model that a request names; None: the model without an adapter."""
-        served = {each.name: each for each in (self, *self.adapters)}
+    def _named(self, name: str | None) -> ServedModel:
+        """The model that a request names; None: the model without an adapter."""
+        served = {each: model for model in self.models for each in (model.name, *model.aliases)}
         if name is not None and name not in served:
             expected = " or ".join(map(repr, served))
             raise ApiError(404, f"unknown model {name!r}, expected {expected}", param="model", code="model_not_found")
-        return self if name is None else served[name]
+        return self.models[0] if name is None else served[name]
 
-    def _model_card(self) -> dict[str, Any]:
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "groundup",
-            "context_length": self.model.config.context_length,
-            "architecture": self.model.config.architecture,
-            "chat": self._is_decoder and self.tokenizer.chat_template is not None,
-        }
+
+async def _respond(
+    http: HttpRequest, choices: CompletionChoices, formatter: ResponseFormatter, *, stream: bool | None
+) -> Response:
+    if stream:
+        chunks = _response_chunks(choices, formatter)
+        return EventStreamResponse(chunks, choices.stream.close, named_events=formatter.named_events)
+    try:
+        response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
+    finally:
+        choices.stream.close()
+    return Response(status_code=499) if response is None else JSONResponse(response)
 
 
 async def _full_response(choices: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:
@@ -251,17 +179,15 @@ async def _full_response(choices: CompletionChoices, formatter: ResponseFormatte
     return formatter.full_response(choices.choices, choices.usage())
 
 
-async def _response_chunks(
-    choices: CompletionChoices, formatter: ResponseFormatter, include_usage: bool
-) -> AsyncIterator[dict[str, Any]]:
+async def _response_chunks(choices: CompletionChoices, formatter: ResponseFormatter) -> AsyncIterator[dict[str, Any]]:
     for chunk in formatter.first_chunks(len(choices.choices)):
         yield chunk
     try:
         async for delta in choices.deltas():
-            if delta.text or delta.logprobs or delta.finish_reason:
-                yield formatter.chunk(delta)
+            for chunk in formatter.chunks(delta):
+                yield chunk
     except ApiError as error:  # status 200 was already sent
-        yield error.payload()
+        yield error.payload() | ({"type": "error"} if formatter.named_events else {})
         return
-    if include_usage:
-        yield formatter.usage_chunk(choices.usage())
+    for chunk in formatter.last_chunks(choices.choices, choices.usage()):
+        yield chunk

@@ -35,14 +35,17 @@ class EventStreamResponse(Response):
     Args:
         objects: the JSON objects to send.
         close: called at the end in every case, even if sending never began.
+        named_events: an event has the `type` of its object as its name, and [DONE] is left out.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, objects: AsyncIterator[dict[str, Any]], close: Callable[[], None]):
+    def __init__(
+        self, objects: AsyncIterator[dict[str, Any]], close: Callable[[], None], *, named_events: bool = False
+    ):
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._objects, self._close = objects, close
+        self._objects, self._close, self._named_events = objects, close, named_events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -53,9 +56,11 @@ class EventStreamResponse(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for item in self._objects:
-            await send(_sse_message(json.dumps(item, ensure_ascii=False, separators=(",", ":")), more=True))
-        await send(_sse_message("[DONE]", more=False))
+            name = f"event: {item['type']}\n" if self._named_events else ""
+            text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+            await send(_body_part(f"{name}data: {text}\n\n", more=True))
+        await send(_body_part("" if self._named_events else "data: [DONE]\n\n", more=False))
 
 
-def _sse_message(data: str, *, more: bool) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": more}
+def _body_part(text: str, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": text.encode(), "more_body": more}

@@ -1,23 +1,19 @@
-"""Request schemas of OpenAI's API, with validation.
-
-Unknown fields are ignored. Known but unsupported fields are refused unless they have their default value: an answer
-that silently ignores an option is worse than an error.
-"""
+"""Request schemas of OpenAI's API: sampling, completions, embeddings, tokens. Those of chats are in chat_protocol.py."""
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints
 
 from groundup.generate import SamplingParams
-from groundup.serve.api_error import ApiError
+from groundup.serve.request_validation import RequestBody
 
 MAX_STOPS = 16
 MAX_PROMPTS = 64
-MAX_MESSAGES = 4096
 MAX_INPUTS = 2048
 MAX_CHOICES = 64
 MAX_BIASES = 1024
+MAX_TOKENS = 1_000_000
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 InputText = Annotated[str, StringConstraints(min_length=1)]
@@ -29,14 +25,8 @@ LogitBias = Annotated[
 ]
 """Token id, as text (JSON has no other keys), to the number that is added to its logit."""
 
-IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
+UNSUPPORTED_SAMPLING: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     # of vLLM and llama.cpp
     "grammar": ("",),
@@ -48,8 +38,6 @@ IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
     "structured_outputs": ({},),
     "use_beam_search": (False,),
     "length_penalty": (1,),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "prompt_logprobs": (),
     "include_stop_str_in_output": (False,),
@@ -59,17 +47,21 @@ IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
     "xtc_probability": (0,),
     "dry_multiplier": (0,),
 }
-"""Unsupported fields, and the values (beside null) with which they are ignored."""
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(RequestBody):
+    """Usage in the last chunk of a stream; `include_obfuscation`, padding against observers of the network, has no effect."""
+
+    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {"continuous_usage_stats": (False,)}
+
     include_usage: bool = False
+    include_obfuscation: bool | None = None
 
 
-class SamplingRequest(BaseModel):
-    """Fields of both request types. Strict types: "7" and true are not numbers."""
+class SamplingRequest(RequestBody):
+    """Fields of completions and chats."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
+    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = UNSUPPORTED_SAMPLING
 
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -90,16 +82,6 @@ class SamplingRequest(BaseModel):
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unsupported(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for name, ignored in IGNORED_IF_DEFAULT.items():
-                value = values.get(name)
-                if value is not None and value not in ignored:
-                    raise ApiError(400, f"{name} = {_short(value)} is not supported", param=name, code="unsupported")
-        return values
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -145,45 +127,15 @@ class CompletionRequest(SamplingRequest):
     )
     logprobs: int | None = Field(None, ge=0, le=20)
 
+    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {**UNSUPPORTED_SAMPLING, "echo": (False,), "suffix": ("",)}
+
     @property
     def prompts(self) -> Sequence[str | list[int]]:
         return _as_list(self.prompt)
 
 
-class TextContentPart(BaseModel):
-    type: Literal["text"]
-    text: str
-
-
-class RequestMessage(BaseModel):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextContentPart]
-
-    def to_chat_message(self) -> dict[str, str]:
-        """Message for a chat template; role `developer` becomes `system`."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
-class ChatRequest(SamplingRequest):
-    """POST /v1/chat/completions: the next message of the assistant."""
-
-    messages: list[RequestMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-
-    @model_validator(mode="after")
-    def _top_needs_logprobs(self) -> "ChatRequest":
-        if self.top_logprobs and not self.logprobs:
-            raise ApiError(400, "top_logprobs needs logprobs = true", param="top_logprobs")
-        return self
-
-
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(RequestBody):
     """POST /v1/embeddings: a vector for each of one or several texts."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
 
     input: (
         InputText
@@ -200,45 +152,13 @@ class EmbeddingRequest(BaseModel):
         return _as_list(self.input)
 
 
-RequestType = TypeVar("RequestType", CompletionRequest, ChatRequest, EmbeddingRequest)
+class DetokenizeRequest(RequestBody):
+    """POST /detokenize: the text of tokens."""
+
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+    model: str | None = None
 
 
 def _as_list(value: Any) -> Sequence[str | list[int]]:
     """One text or one list of token ids as a list of one; lists of them unchanged."""
     return [value] if isinstance(value, str) or isinstance(value[0], int) else value
-
-
-def parse_request(kind: type[RequestType], body: bytes) -> RequestType:
-    """Parse and validate a request. Raises ApiError 400 with the name of the first invalid field."""
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as failure:
-        errors = failure.errors(include_url=False, include_context=False, include_input=False)
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        raise ApiError(
-            400, "the request is not JSON: " + first["msg"].removeprefix("Invalid JSON: "), code="invalid_json"
-        )
-    if not first["loc"]:
-        raise ApiError(400, "the request is not a JSON object", code="invalid_value")
-    field = str(first["loc"][0])
-    of_field = [error for error in errors if error["loc"][0] == field]
-    messages = dict.fromkeys(_format_location(error["loc"]) + error["msg"] for error in _of_best_form(of_field))
-    raise ApiError(400, f"{field}: {'; or '.join(list(messages)[:4])}", param=field, code="invalid_value")
-
-
-def _of_best_form(errors: Sequence[Any]) -> Sequence[Any]:
-    """Of a field with several forms, the errors of the one whose types fit; all, if none does."""
-    return [error for error in errors if not error["type"].endswith("_type")] or errors
-
-
-def _format_location(location: tuple[int | str, ...]) -> str:
-    """Location of an error within a field: messages[3].role is "[3].role: "."""
-    parts = [part for part in location[1:] if isinstance(part, int) or "[" not in part]  # without names of forms
-    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
-    return "".join(inner).lstrip(".") + ": " if any(isinstance(part, int) for part in location) else ""
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -3,35 +3,60 @@
 import base64
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from groundup.serve.completion_choices import ChoiceDelta, CompletionChoice, TokenLogprob
+from groundup.serve.tool_calls import ToolCall, ToolCallParser
+
+Usage = dict[str, int]
+
+
+class ResponseFormatter(Protocol):
+    """The objects of one response: the chunks of a stream, or one object."""
+
+    named_events: bool
+    """Whether the chunks are events whose name is their `type`, without [DONE] at the end."""
+
+    def first_chunks(self, count: int) -> list[dict[str, Any]]:
+        """Chunks sent before the first token, for so many choices."""
+        ...
+
+    def chunks(self, delta: ChoiceDelta) -> list[dict[str, Any]]: ...
+
+    def last_chunks(self, choices: list[CompletionChoice], usage: Usage) -> list[dict[str, Any]]:
+        """Chunks sent after the last token."""
+        ...
+
+    def full_response(self, choices: list[CompletionChoice], usage: Usage) -> dict[str, Any]: ...
 
 
 class CompletionFormatter:
     """`text_completion` objects."""
 
-    def __init__(self, model: str):
+    named_events = False
+
+    def __init__(self, model: str, *, include_usage: bool = False):
         self._common_fields = {"id": f"cmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._include_usage = include_usage
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """Chunks sent before the first token."""
         return []
 
-    def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
-        return self._object([self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])
+    def chunks(self, delta: ChoiceDelta) -> list[dict[str, Any]]:
+        if not (delta.text or delta.logprobs or delta.finish_reason):
+            return []
+        return [self._object([self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])]
 
-    def full_response(self, choices: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
+    def last_chunks(self, choices: list[CompletionChoice], usage: Usage) -> list[dict[str, Any]]:
+        return [self._object([]) | {"usage": usage}] if self._include_usage else []
+
+    def full_response(self, choices: list[CompletionChoice], usage: Usage) -> dict[str, Any]:
         objects = [self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason) for choice in choices]
         return self._object(objects) | {"usage": usage}
-
-    def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The last chunk if stream_options.include_usage is set."""
-        return self._object([]) | {"usage": usage}
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._common_fields, "object": "text_completion", "choices": choices}
@@ -54,34 +79,79 @@ class CompletionFormatter:
 
 
 class ChatFormatter:
-    """`chat.completion` objects."""
+    """`chat.completion` objects.
 
-    def __init__(self, model: str):
+    Args:
+        new_parser: returns a parser of tool calls for one choice; None: the answer is text.
+        max_calls: calls of an answer at most.
+    """
+
+    named_events = False
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        include_usage: bool = False,
+        new_parser: Callable[[], ToolCallParser] | None = None,
+        max_calls: int | None = None,
+    ):
         self._common_fields = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._include_usage, self._new_parser, self._max_calls = include_usage, new_parser, max_calls
+        self._parsers: dict[int, ToolCallParser] = {}
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """Chunks with the role, sent before the first token."""
+        """Chunks with the role."""
         return [self._chunk([self._chunk_choice(i, {"role": "assistant", "content": ""})]) for i in range(count)]
 
-    def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
-        text = {"content": delta.text} if delta.text else {}
-        return self._chunk([self._chunk_choice(delta.index, text, delta.logprobs, delta.finish_reason)])
+    def chunks(self, delta: ChoiceDelta) -> list[dict[str, Any]]:
+        content, calls, first = delta.text, list[ToolCall](), 0
+        if self._new_parser is not None:
+            parser = self._parsers.setdefault(delta.index, self._new_parser())
+            first = len(parser.calls)
+            content, calls = parser.push(delta.text, last=delta.finish_reason is not None)
+            calls = calls[: None if self._max_calls is None else max(self._max_calls - first, 0)]
+        parts: list[dict[str, Any]] = [{"content": content}] if content else []
+        parts += [{"tool_calls": [{"index": first + i} | _call_object(call)]} for i, call in enumerate(calls)]
+        if not parts and (delta.logprobs or delta.finish_reason):
+            parts.append({})
+        reason = self._finish_reason(delta.index, delta.finish_reason)
+        return [
+            self._chunk([
+                self._chunk_choice(
+                    delta.index,
+                    part,
+                    delta.logprobs if number == 0 else None,
+                    reason if number == len(parts) - 1 else None,
+                )
+            ])
+            for number, part in enumerate(parts)
+        ]  # fmt: skip
 
-    def full_response(self, choices: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
-        objects = [
-            {
+    def last_chunks(self, choices: list[CompletionChoice], usage: Usage) -> list[dict[str, Any]]:
+        return [self._chunk([]) | {"usage": usage}] if self._include_usage else []
+
+    def full_response(self, choices: list[CompletionChoice], usage: Usage) -> dict[str, Any]:
+        objects = []
+        for choice in choices:
+            message: dict[str, Any] = {"role": "assistant", "content": choice.text}
+            if self._new_parser is not None:
+                parser = self._parsers[choice.index] = self._new_parser()
+                content, calls = parser.push(choice.text, last=True)
+                message["content"] = content or (None if calls else "")
+                if calls:
+                    message["tool_calls"] = [_call_object(call) for call in calls[: self._max_calls]]
+            objects.append({
                 "index": choice.index,
-                "message": {"role": "assistant", "content": choice.text},
+                "message": message,
                 "logprobs": _chat_logprobs(choice.logprobs),
-                "finish_reason": choice.finish_reason,
-            }
-            for choice in choices
-        ]
+                "finish_reason": self._finish_reason(choice.index, choice.finish_reason),
+            })  # fmt: skip
         return {**self._common_fields, "object": "chat.completion", "choices": objects, "usage": usage}
 
-    def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The last chunk if stream_options.include_usage is set."""
-        return self._chunk([]) | {"usage": usage}
+    def _finish_reason(self, index: int, reason: str | None) -> str | None:
+        calls = self._parsers[index].calls if index in self._parsers else ()
+        return "tool_calls" if calls and reason == "stop" else reason
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._common_fields, "object": "chat.completion.chunk", "choices": choices}
@@ -89,7 +159,7 @@ class ChatFormatter:
     def _chunk_choice(
         self,
         index: int,
-        delta: dict[str, str],
+        delta: dict[str, Any],
         token_logprobs: list[TokenLogprob] | None = None,
         finish_reason: str | None = None,
     ) -> dict[str, Any]:
@@ -101,7 +171,8 @@ class ChatFormatter:
         }
 
 
-ResponseFormatter = CompletionFormatter | ChatFormatter
+def _call_object(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def token_text(content: bytes) -> str:

@@ -17,7 +17,7 @@ import jinja2.parser
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import shorten
-from groundup.tokenizer.special_token_escaping import ASSISTANT_BEGIN, ASSISTANT_END
+from groundup.tokenizer.special_token_escaping import ASSISTANT_BEGIN, ASSISTANT_END, UNFINISHED
 from groundup.tokenizer.template_sandbox import MAX_TEMPLATE_LENGTH, TemplateEnvironment
 
 Message = Mapping[str, Any]
@@ -99,6 +99,21 @@ def render(
             text.append(segment)
             length += len(segment)
     return "".join(text), spans
+
+
+def render_unfinished(template: str, messages: Sequence[Message], **names: Any) -> str:
+    """The conversation as text up to the end of the last message's content, which an answer continues.
+
+    White space at its end stays, unless the template removes it: as in transformers' `continue_final_message`.
+    Raises UserError as `render` does, and when the template does not write that content.
+    """
+    mark = UNFINISHED + " "
+    last = {**messages[-1], "content": f"{messages[-1].get('content') or ''}{mark}"}
+    text, _ = render(template, [*messages[:-1], last], **names)
+    end = text.rfind(UNFINISHED)
+    if end < 0:
+        raise UserError("chat template: it does not write the last message", hint=_hint(messages))
+    return text[:end] if text.startswith(mark, end) else text[:end].rstrip()
 
 
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")

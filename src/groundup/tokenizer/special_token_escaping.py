@@ -17,8 +17,8 @@ from groundup.artifacts.errors import UserError
 FIRST_PLACEHOLDER, LAST_PLACEHOLDER = 0x10FF00, 0x10FFFD
 """The end of the last private-use plane."""
 
-ASSISTANT_BEGIN, ASSISTANT_END, UNTYPABLE = (chr(LAST_PLACEHOLDER - index) for index in range(3))
-"""Placeholders around the assistant's turns, and in the renamed special tokens."""
+ASSISTANT_BEGIN, ASSISTANT_END, UNTYPABLE, UNFINISHED = (chr(LAST_PLACEHOLDER - index) for index in range(4))
+"""Placeholders around the assistant's turns, in the renamed special tokens, and after a message that is continued."""
 
 PLACEHOLDER = re.compile(f"[{chr(FIRST_PLACEHOLDER)}-{chr(LAST_PLACEHOLDER)}]")
 
@@ -35,9 +35,9 @@ class SpecialTokenEscaper:
         self.ids = {token.content: id for id, token in added.items() if token.special}
         self.pattern = re.compile("|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)")
         firsts = sorted({token[0] for token in self.ids})
-        if len(firsts) > LAST_PLACEHOLDER - FIRST_PLACEHOLDER - 3:
+        if len(firsts) > LAST_PLACEHOLDER - FIRST_PLACEHOLDER - 4:
             raise UserError(
-                f"special tokens begin with {len(firsts)} different letters, expected at most 250",
+                f"special tokens begin with {len(firsts)} different letters, expected at most 249",
                 hint="tokenizer.json declares ordinary tokens as special",
             )
         self._placeholder_of = {first: chr(FIRST_PLACEHOLDER + index) for index, first in enumerate(firsts)}

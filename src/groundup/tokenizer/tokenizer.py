@@ -17,7 +17,7 @@ from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import shorten
 from groundup.tokenizer.assistant_turns import TurnForm, training_text
 from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, is_byte_level, merges_of, vocabulary_of
-from groundup.tokenizer.chat_template import Message, Span, render
+from groundup.tokenizer.chat_template import Message, Span, render, render_unfinished
 from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHANNEL, CHAT_STOP_TOKENS, MESSAGE_END, check_special_tokens, named_roles
@@ -199,15 +199,24 @@ class Tokenizer:
     # ---- conversations
 
     def render_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        **names: Any,
     ) -> list[int]:
         """The ids of a conversation: [{"role": "user", "content": "Hello"}, ...].
 
-        add_generation_prompt appends the beginning of an assistant turn. `names` are template variables (tools, ...).
+        add_generation_prompt appends the beginning of an assistant turn; continue_final_message leaves out the end of the last
+        one. `names` are template variables (tools, ...).
         Special tokens spelled in messages stay text. Raises UserError without a chat template, or when it fails.
         """
         template, messages, names = self._escape_inputs(messages, names)
-        text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
+        if continue_final_message:
+            text = render_unfinished(template, messages, **names)
+        else:
+            text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
         with encoding_errors([text]):
             return self._escaper.encode(text)[0]
 
