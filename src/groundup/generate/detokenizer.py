@@ -43,11 +43,7 @@ class StreamDetokenizer:
     """
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        context: Sequence[int] = (),
-        stop: Sequence[str] = (),
-        visible: Collection[int] = (),
+        self, tokenizer: Tokenizer, context: Sequence[int] = (), stop: Sequence[str] = (), visible: Collection[int] = ()
     ):
         self._tokenizer, self._visible = tokenizer, visible
         self._window = [token for token in context[-CONTEXT_TOKENS:] if token < tokenizer.vocab_size]
