@@ -1,6 +1,8 @@
 """7. Generation: sampling with a key/value cache, one prompt at a time or many in one batch; embeddings and labels.
 
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
+    constrained_decoding.py  only texts of a JSON schema, a regular expression or a grammar
+    sequence_sampler.py the tokens of one sequence: random generator, tokens so far, place in a grammar
     generation.py       generation with a key/value cache, and without; from tokens or from text
     target_language.py  the language of a translation
     beam_search.py      the most likely text: translations, summaries
@@ -13,12 +15,13 @@
     reward_model.py     one number for an answer
     text_classification.py  texts and tokens to labels
 
-Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
+Deliberately absent: HTTP, threads and queues (chapter 13). Not yet written: paged cache, shared
 prefixes, speculative decoding.
 """
 
 from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts
 from groundup.generate.beam_search import beam_search, beam_search_text
+from groundup.generate.constrained_decoding import Grammar, GrammarCompiler
 from groundup.generate.detokenizer import StreamDetokenizer, decode_output
 from groundup.generate.generation import (
     encode_prompt,
@@ -32,6 +35,7 @@ from groundup.generate.generation import (
 from groundup.generate.quantized_kv_cache import use_kv_bits
 from groundup.generate.reward_model import RewardModel, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
+from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.generate.target_language import set_target_language
 from groundup.generate.terminal_chat import ChatSession
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
@@ -42,9 +46,12 @@ __all__ = [
     "BatchingEngine",
     "ChatSession",
     "Entity",
+    "Grammar",
+    "GrammarCompiler",
     "Request",
     "RewardModel",
     "SamplingParams",
+    "SequenceSampler",
     "StepOutput",
     "StreamDetokenizer",
     "TextClassifier",

@@ -26,7 +26,8 @@ from groundup.generate.generation import (
     require_generative,
     start_decoding,
 )
-from groundup.generate.sampling import InvalidLogitsError, SamplingParams, log_probabilities, sample_token, top_logprobs
+from groundup.generate.sampling import InvalidLogitsError, SamplingParams, log_probabilities, top_logprobs
+from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import EncoderDecoder, StaticKVCache
 from groundup.tokenizer import Tokenizer
 
@@ -52,9 +53,9 @@ class Request:
 class StepOutput:
     """Result of a step for one request: a token, a finish reason, or both.
 
-    `finish_reason` is "stop" at a stop token (which is not returned), "length" when max_tokens or the context length is
-    reached, "error" when no token could be chosen; `error` says why. `logprob` and `top_logprobs` are in nats, before
-    temperature and filters, if `Request.logprobs` is set.
+    `finish_reason` is "stop" at a stop token (which is not returned) or when the text of a grammar is complete, "length"
+    when max_tokens or the context length is reached, "error" when no token could be chosen; `error` says why. `logprob` and
+    `top_logprobs` are in nats, before temperature and filters, if `Request.logprobs` is set.
     """
 
     request: Request
@@ -68,7 +69,7 @@ class StepOutput:
 @dataclass(eq=False)
 class _Decoding:
     request: Request
-    generator: torch.Generator
+    sampler: SequenceSampler
     limit: int
 
 
@@ -195,7 +196,8 @@ class BatchingEngine:
     def _start(self, request: Request, prompt_cache: StaticKVCache, logits: Tensor) -> StepOutput:
         """The first token of a request whose prompt is read."""
         limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
-        decoding = _Decoding(request, request.sampling.generator(), limit)
+        context = continued_ids(self._model, request.prompt_ids)
+        decoding = _Decoding(request, SequenceSampler(request.sampling, context, request.stop_ids), limit)
         output = self._sample(decoding, logits)
         if not output.finish_reason:
             self._cache.add(prompt_cache)
@@ -205,18 +207,15 @@ class BatchingEngine:
     def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
         """The next token of one request. A fault in its logits ends this request alone."""
         request = running.request
-        prompt_ids, stop_ids = continued_ids(self._model, request.prompt_ids), request.stop_ids
         try:
-            token = sample_token(
-                logits, request.sampling, running.generator,
-                prompt_ids=prompt_ids, output_ids=request.tokens, stop_ids=stop_ids,
-            )  # fmt: skip
+            token = running.sampler.next(logits)
         except InvalidLogitsError as fault:
             return StepOutput(request, None, "error", error=fault)
-        if token in stop_ids:
+        if token in request.stop_ids:
             return StepOutput(request, None, "stop")
         request.tokens.append(token)
-        output = StepOutput(request, token, "length" if len(request.tokens) >= running.limit else None)
+        full = len(request.tokens) >= running.limit
+        output = StepOutput(request, token, "stop" if running.sampler.complete else "length" if full else None)
         if request.logprobs is None:
             return output
         logprobs = log_probabilities(logits)

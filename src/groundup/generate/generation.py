@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.detokenizer import StreamDetokenizer
-from groundup.generate.sampling import SamplingParams, sample_token
+from groundup.generate.sampling import SamplingParams
+from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import Decoder, Encoder, EncoderDecoder, KVCache, StaticKVCache
 from groundup.model.encoder_decoder import CrossAttentionCache
 from groundup.recipe import ModelConfig
@@ -54,16 +55,15 @@ def stream_tokens(
     """
     prompt_ids = prompt_ids.tolist() if isinstance(prompt_ids, Tensor) else prompt_ids
     length = min(max_tokens, remaining_context(model, prompt_ids))
-    generator = sampling.generator()
+    sampler = SequenceSampler(sampling, continued_ids(model, prompt_ids), stop_ids)
     cache, new = start_decoding(model, prompt_ids, length)
-    prompt, output = continued_ids(model, prompt_ids), []
     for _ in range(length):
-        logits = next_token_logits(model, [new], cache)[0]
-        token = sample_token(logits, sampling, generator, prompt_ids=prompt, output_ids=output, stop_ids=stop_ids)
+        token = sampler.next(next_token_logits(model, [new], cache)[0])
         if token in stop_ids:
             return
         yield token
-        output.append(token)
+        if sampler.complete:
+            return
         new = [token]
 
 
@@ -77,21 +77,21 @@ def generate_reference(
 ) -> Iterator[int]:
     """`stream_tokens` without a cache, by a forward pass over the whole text for every token: the oracle of faster ways."""
     device = next(model.parameters()).device
-    generator = sampling.generator()
-    prompt, output = continued_ids(model, prompt_ids), []
+    prompt = continued_ids(model, prompt_ids)
+    sampler = SequenceSampler(sampling, prompt, stop_ids)
     for _ in range(max_tokens):
         with torch.inference_mode():
             if isinstance(model, EncoderDecoder):
-                read = torch.tensor([[*model.config.decoder_prefix, *output]], device=device)
+                read = torch.tensor([[*model.config.decoder_prefix, *sampler.output_ids]], device=device)
                 outputs = model(torch.tensor([prompt_ids], device=device), decoder_tokens=read)
             else:
-                outputs = model(torch.tensor([[*prompt, *output]], device=device))
-        logits = outputs.logits[0, -1]
-        token = sample_token(logits, sampling, generator, prompt_ids=prompt, output_ids=output, stop_ids=stop_ids)
+                outputs = model(torch.tensor([[*prompt, *sampler.output_ids]], device=device))
+        token = sampler.next(outputs.logits[0, -1])
         if token in stop_ids:
             return
         yield token
-        output.append(token)
+        if sampler.complete:
+            return
 
 
 @torch.inference_mode()

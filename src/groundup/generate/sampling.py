@@ -6,12 +6,16 @@ Each step is a pure function of logits (... V) or (V); filters set excluded toke
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+
+if TYPE_CHECKING:
+    from groundup.generate.constrained_decoding import Grammar
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -36,6 +40,7 @@ class SamplingParams:
         logit_bias: added to the logits of tokens, by id; -100 or less excludes a token in practice.
         banned_sequences: token sequences that the output never contains, transformers' `bad_words_ids`.
         min_tokens: no stop token before the output has this many tokens.
+        grammar: that of the whole output, from a `GrammarCompiler`; None: any text.
         seed: of the random generator; None: from the operating system.
 
     Raises UserError when a value is outside its range.
@@ -53,6 +58,7 @@ class SamplingParams:
     banned_sequences: Sequence[Sequence[int]] = ()
     min_tokens: int = 0
     seed: int | None = None
+    grammar: "Grammar | None" = None
 
     def __post_init__(self) -> None:
         for name, valid, expected in (
@@ -220,8 +226,10 @@ def sample_token(
     prompt_ids: Sequence[int] = (),
     output_ids: Sequence[int] = (),
     stop_ids: Collection[int] = (),
+    allowed: Bool[Tensor, "V"] | None = None,
 ) -> int:
-    """The next token's id. `prompt_ids`, `output_ids`: the text so far; `stop_ids`: excluded before `min_tokens`.
+    """The next token's id. `prompt_ids`, `output_ids`: the text so far; `stop_ids`: excluded before `min_tokens`;
+    `allowed`: the tokens that a grammar allows.
 
     Raises InvalidLogitsError when the logits are not finite, or when every token is excluded.
     """
@@ -231,8 +239,12 @@ def sample_token(
             "the model's logits are not finite numbers", hint="its weights are damaged, or its training diverged"
         )
     logits = adjust_logits(logits, sampling, prompt_ids, output_ids, stop_ids)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
     if logits.max() == -torch.inf:
-        raise InvalidLogitsError("every token is banned", hint="fewer banned_sequences, or a smaller min_tokens")
+        raise InvalidLogitsError(
+            "every token is banned", hint="fewer banned_sequences, a smaller min_tokens, or another grammar"
+        )
     if sampling.greedy:
         return int(logits.argmax())
     probabilities = filter_logits(logits, sampling).softmax(dim=-1)
