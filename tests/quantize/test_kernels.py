@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from groundup.generate import generate
+from groundup.generate.native.native_library import load_native
+from groundup.generate.native.native_matrix import native_library
 from groundup.model.token_rows import PackedTable
 from groundup.quantize import QuantizationScheme, QuantizationSettings, QuantizedLinear, QuantizedWeight, quantize_model
-from groundup.quantize.kernels import native_code
+from groundup.quantize.kernels import int4_cpu, native_code
 from groundup.quantize.kernels.int4_cpu import Int4Linear, is_supported
 from groundup.quantize.kernels.int4_layout import TILE_ROWS, pack_tiles, tile_layout, unpack_tiles
 from groundup.quantize.kernels.kernel_choice import pack_token_matrices, use_kernels
@@ -63,8 +65,26 @@ def test_without_native_code(tmp_path, monkeypatch, variables):
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert native_code._function.__wrapped__() is None
+    assert load_native.__wrapped__(native_code.SOURCE) is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_compiled_products(scheme, monkeypatch):
+    if native_library() is None:
+        pytest.skip("no C compiler")
+    layer = Int4Linear(quantized_layer(scheme, out_features=130))
+    x = torch.randn(40, 192, dtype=torch.bfloat16)
+    together = layer(x)
+    assert layer.bias is not None
+    exact = x.float() @ layer.dequantize().T + layer.bias
+    assert relative_error(together, exact) < 0.005
+    for rows in (1, 3, 16, 17):  # a row does not depend on those beside it
+        assert torch.equal(layer(x[:rows]), together[:rows])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(layer(x), together)
+    monkeypatch.setattr(int4_cpu, "native_library", lambda: None)
+    assert 0 < relative_error(layer(x), together) < 0.006
 
 
 def test_threads_divide_the_tiles(monkeypatch):

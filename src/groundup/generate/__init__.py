@@ -1,5 +1,6 @@
 """7. Generation: sampling with a key/value cache, one prompt at a time or many in one batch; embeddings and labels.
 
+    native              products of a few rows compiled for the machine
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
     constrained_decoding.py  only texts of a JSON schema, a regular expression or a grammar
     sequence_sampler.py the tokens of one sequence: random generator, tokens so far, place in a grammar

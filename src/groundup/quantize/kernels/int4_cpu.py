@@ -1,4 +1,5 @@
-"""Matrix products with quantized weights on a CPU: PyTorch's int4 kernel for a few rows, dequantization for more.
+"""Matrix products with quantized weights on a CPU: compiled code that multiplies as it unpacks, or else PyTorch's int4 kernel for
+a few rows and dequantization for more.
 
 `_weight_int4pack_mm_for_cpu` multiplies packed codes of 4 bits in bfloat16, with sums in float32. Codes of 5 to 8 bits are
 16 * high + low: two planes of 4 bits, two products. Scales are rounded to bfloat16 (0.2% at most, small beside the
@@ -7,23 +8,26 @@ error of 8 bits).
 
 from collections.abc import Iterator
 from math import gcd
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from groundup.generate.native.native_matrix import NativeMatrix, code_matrix, multiply, native_library
+from groundup.generate.native.native_matrix import TILE_ROWS as NATIVE_TILE_ROWS
 from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize.bit_packing import unpack_codes
 from groundup.quantize.kernels.int4_layout import TILE_ROWS, dequantize_tiles, pack_tiles, read_tile_rows, tile_layout
-from groundup.quantize.kernels.native_code import has_native_code
 from groundup.quantize.layers.quantized_linear import QuantizedLinear
 
 GROUP_SIZES = (256, 128, 64, 32)
 """That the kernel supports. Larger groups are split into equal ones with the same scale."""
-MAX_ROWS, MAX_ROWS_NATIVE = 32, 16
-"""Input rows up to which the kernel is faster than dequantization by PyTorch's operations, and by native code, for one plane
-(measured with AVX-512 and AMX)."""
+MAX_ROWS = 32
+"""Input rows up to which PyTorch's kernel is faster than dequantization, for one plane (measured with AVX-512 and AMX)."""
+NATIVE_ROWS = 512
+"""Input rows that are multiplied at once by compiled code: its operands then stay in the cache."""
 BLOCK_ROWS = 256
 """Rows of the matrix that are dequantized at once: a block stays in the cache of a core."""
 PACKED_AT_ONCE = 1024
@@ -56,14 +60,33 @@ class Int4Linear(PackedLinear):
         self.register_buffer("grid", _grid(layer, rows))
         self.register_buffer("bias", layer.bias)
         self.group_size = self.in_features // len(self.grid)
+        self._native: tuple[int, NativeMatrix] | None = None
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        flat = x.reshape(-1, self.in_features).to(torch.bfloat16)
+        flat = x.reshape(-1, self.in_features)
+        if x.dtype in (torch.bfloat16, torch.float32) and (matrix := self.native_matrix()) is not None:
+            parts = [multiply(part, matrix) for part in flat.split(NATIVE_ROWS)]
+            y = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return y.view(*x.shape[:-1], self.out_features)
+        flat = flat.to(torch.bfloat16)
         flat = flat.contiguous() if self.order is None else flat[:, self.order]
-        few = len(flat) * len(self.planes) <= (MAX_ROWS_NATIVE if has_native_code() else MAX_ROWS)
+        few = len(flat) * len(self.planes) <= MAX_ROWS
         y = self._multiply_codes(flat) if few else self._multiply_blocks(flat)
         y = y[:, : self.out_features].to(x.dtype).view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.to(x.dtype)
+
+    def native_matrix(self) -> NativeMatrix | None:
+        """The matrix in the form that compiled code reads; None without it, or in another layout."""
+        layout = tile_layout()
+        if native_library() is None or layout is None or not layout.halves or layout.rows != NATIVE_TILE_ROWS:
+            return None
+        if self._native is None or self._native[0] != self.planes.data_ptr():
+            made = code_matrix(self.planes, self.grid, self.out_features, self.bias, self.order)
+            self._native = (self.planes.data_ptr(), made)
+        return self._native[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_native": None}  # addresses are not those of a copy
 
     def _multiply_codes(self, x: Float[Tensor, "M K"]) -> Float[Tensor, "M N"]:
         low, *high = (

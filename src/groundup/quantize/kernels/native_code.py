@@ -1,16 +1,7 @@
-"""The one loop that PyTorch has no fast operation for, dequantization, compiled by the C compiler of the machine if there is one.
-
-`dequantize.c` is compiled once, for this processor, into the cache folder of the user. Without a compiler, with
-GROUNDUP_NATIVE=0, or where the compiler fails, PyTorch's operations do the same, five times slower.
-"""
+"""Dequantization compiled by the C compiler of the machine if there is one; PyTorch's operations do the same, five times slower."""
 
 import ctypes
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,12 +11,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from groundup.artifacts.machine import default_cache
+from groundup.generate.native.native_library import load_native
 
 SOURCE = Path(__file__).with_name("dequantize.c")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
-TIMEOUT = 60
-"""Seconds for the compiler."""
 
 
 def dequantize_natively(
@@ -72,32 +60,10 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has non
 
 @cache
 def _function() -> Callable[..., None] | None:
-    """The function of `dequantize.c`, compiled at the first call of all processes; None without a compiler."""
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    if os.environ.get("GROUNDUP_NATIVE") == "0" or not compiler:
+    """The function of `dequantize.c`; None without a compiler."""
+    if (library := load_native(SOURCE, "-ffp-contract=off")) is None:
         return None
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), _processor()])).hexdigest()[:16]
-    library = default_cache() / f"dequantize-{key}.so"
-    try:
-        if not library.is_file():
-            library.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-                built = Path(folder) / library.name
-                command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(built)]
-                subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
-                built.rename(library)
-        function = ctypes.CDLL(str(library)).dequantize_tiles
-    except (OSError, subprocess.SubprocessError, AttributeError):
-        return None
+    function = library.dequantize_tiles
     function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 7
     function.restype = None
     return function
-
-
-def _processor() -> bytes:
-    """What distinguishes processors that share a cache folder: their instructions, as far as the system lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-    except OSError:
-        lines = [platform.platform().encode(), platform.processor().encode()]
-    return b"".join(sorted({line for line in lines if line.lower().startswith((b"flags", b"features"))} or lines[:2]))

@@ -1,0 +1,5 @@
+"""Inference in C, where the machine has a C compiler; PyTorch's operations do the same elsewhere.
+
+native_library.py  compiling and loading
+native_matrix.py   matrices in the form that the C code reads, and products with them (matrix_product.h, thread_pool.h)
+"""

@@ -1,0 +1,2 @@
+#include "thread_pool.h"
+#include "matrix_product.h"
