@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from groundup.generate.native.native_matrix import NativeMatrix, code_matrix, multiply, native_library
 from groundup.generate.native.native_matrix import TILE_ROWS as NATIVE_TILE_ROWS
+from groundup.generate.native.native_matrix import NativeMatrix, code_matrix, multiply, native_library
 from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize.bit_packing import unpack_codes
 from groundup.quantize.kernels.int4_layout import TILE_ROWS, dequantize_tiles, pack_tiles, read_tile_rows, tile_layout
