@@ -1,4 +1,4 @@
-"""C sources compiled by the C compiler of the machine, if there is one: once, for this processor, into the cache folder of the user.
+"""C sources compiled by the C compiler of the machine, if there is one: once, for this processor, into the user's cache folder.
 
 Without a compiler, with GROUNDUP_NATIVE=0, or where the compiler fails, PyTorch's operations do the same, more slowly.
 """

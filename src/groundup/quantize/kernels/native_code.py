@@ -1,4 +1,4 @@
-"""Dequantization compiled by the C compiler of the machine if there is one; PyTorch's operations do the same, five times slower."""
+"""Dequantization compiled by the machine's C compiler if there is one; PyTorch's operations do the same, five times slower."""
 
 import ctypes
 import os
