@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import (
@@ -115,48 +113,6 @@ def test_sampled_requests_have_independent_generators(model):
         for i, prompt in enumerate(prompts)
     ]
     assert generate_many(model, prompts, max_tokens=12, sampling=sampling, max_batch=4) == expected
-
-
-ARRIVALS = st.lists(
-    st.tuples(
-        st.integers(0, 12),  # step of submission
-        st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30),
-        st.integers(1, 10),  # max_tokens
-        st.none() | st.integers(0, 30),  # step of cancellation
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-@settings(max_examples=25, deadline=None)
-@given(arrivals=ARRIVALS, max_batch=st.integers(1, 4), prefill_chunk=st.integers(1, 16))
-def test_requests_submitted_and_cancelled_at_any_step(model, arrivals, max_batch, prefill_chunk):
-    """Finished requests equal the reference, cancelled ones a prefix of it, and the engine ends empty."""
-    engine = BatchingEngine(model, max_batch=max_batch, prefill_chunk=prefill_chunk)
-    requests = [Request(prompt, limit, GREEDY, stop_ids={0, 1, 2, 3}) for _, prompt, limit, _ in arrivals]
-    cancelled, finished = set(), {}
-    for step in range(400):
-        for request, (submitted, _, _, cancel) in zip(requests, arrivals, strict=True):
-            if step == submitted:
-                engine.submit(request)
-            if step == cancel and cancel >= submitted:
-                engine.cancel(request)
-                cancelled.add(request)
-        for event in engine.step():
-            assert event.request not in cancelled
-            if event.finish_reason:
-                finished[event.request] = event.finish_reason
-    assert not engine.busy
-    assert engine.running == engine.waiting == 0
-    for request in requests:
-        expected = reference(model, request.prompt_ids, max_tokens=request.max_tokens, stop_ids=request.stop_ids)
-        if request in finished:
-            assert request.tokens == expected
-            assert finished[request] == ("stop" if len(expected) < request.max_tokens else "length")
-        else:
-            assert request in cancelled
-            assert request.tokens == expected[: len(request.tokens)]
 
 
 def test_full_context_ends_generation(model):

@@ -36,6 +36,22 @@ def cores_per_process() -> int:
     return max(1, usable_cores() // local_world_size())
 
 
+def free_system_memory() -> int | None:
+    """Bytes that this process may still allocate: the lower of free memory and the cgroup limit. None if unknown."""
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
+        limits.append(int(limit) - int(used))
+    except (OSError, ValueError):  # no such group, or "max"
+        pass
+    return min(limits, default=None)
+
+
 @dataclass(frozen=True)
 class Machine:
     """The resources of a stage.

@@ -8,16 +8,18 @@
     target_language.py  the language of a translation
     beam_search.py      the most likely text: translations, summaries
     detokenizer.py      tokens to text, incrementally; stop strings
-    batch_kv_cache.py   key/value cache of a batch whose sequences come and go
     quantized_kv_cache.py  keys and values in 8 bits
+    page_pool.py        pages of a key/value cache: whose they are, and what they hold
+    page_memory.py      their memory
+    paged_kv_cache.py   key/value cache of many sequences in pages
+    kv_cache_budget.py  number of pages
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
     reward_model.py     one number for an answer
     text_classification.py  texts and tokens to labels
 
-Deliberately absent: HTTP, threads and queues (chapter 13). Not yet written: paged cache, shared
-prefixes, speculative decoding.
+Deliberately absent: HTTP, threads and queues (chapter 13). Not yet written: speculative decoding.
 """
 
 from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts

@@ -1,21 +1,23 @@
 """Continuous batching: many requests share each forward pass, and are added and removed between steps.
 
 Iteration-level scheduling (Yu et al. 2022, Orca): a request does not wait for others to finish. Each step decodes one
-token for every running request and prefills one chunk of one prompt (chunked prefill, Agrawal et al. 2023, Sarathi), the
-prompts in turn, so that a short one does not wait for a long one. A prompt has a cache of its own, which is then added to the
-batch: several times, if the next requests have the same prompt.
+token for every running request and prefills so many prompt tokens (chunked prefill, Agrawal et al. 2023, Sarathi), the
+prompts in turn, so that a short one does not wait for a long one. Keys and values are in pages of a fixed budget (Kwon et al.
+2023): a request is admitted when there are pages for its prompt; when decoding needs a page and there is none, the request
+that came last gives up its pages and is computed again later. Samples of one prompt share its pages.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.batch_kv_cache import BatchKVCache, CrossAttentionBatchCache
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     GenerativeModel,
@@ -24,11 +26,12 @@ from groundup.generate.generation import (
     next_token_logits,
     remaining_context,
     require_generative,
-    start_decoding,
 )
+from groundup.generate.kv_cache_budget import new_paged_cache
+from groundup.generate.paged_kv_cache import PAGE_SIZE, CachedSequence, PagedKVCache
 from groundup.generate.sampling import InvalidLogitsError, SamplingParams, log_probabilities, top_logprobs
 from groundup.generate.sequence_sampler import SequenceSampler
-from groundup.model import EncoderDecoder, StaticKVCache
+from groundup.model import EncoderDecoder
 from groundup.tokenizer import Tokenizer
 
 
@@ -67,20 +70,34 @@ class StepOutput:
 
 
 @dataclass(eq=False)
-class _Decoding:
+class _Row:
+    """A request in the engine.
+
+    Attributes:
+        number: order of arrival.
+        tokens: of the decoder: its prompt, and those generated so far.
+        limit: generated tokens at most.
+        sequence: its keys and values, while it decodes.
+    """
+
     request: Request
-    sampler: SequenceSampler
+    number: int
+    tokens: list[int]
     limit: int
+    sampler: SequenceSampler
+    sequence: CachedSequence | None = None
 
 
 @dataclass(eq=False)
 class _Prefill:
-    """A prompt, as far as it is read, and the requests that it is of: samples share it."""
+    """A sequence whose tokens are being read, and the requests that continue it: samples of one prompt share it."""
 
-    requests: list[Request]
-    cache: StaticKVCache
-    prompt_ids: Sequence[int]  # of the decoder
-    num_read: int = 0
+    rows: list[_Row]
+    sequence: CachedSequence
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.rows[0].tokens
 
 
 class BatchingEngine:
@@ -92,6 +109,7 @@ class BatchingEngine:
     Args:
         max_batch: requests that run at the same time; more wait in order.
         prefill_chunk: prompt tokens prefilled per step at most.
+        cache_memory: bytes for keys and values; default: see `new_paged_cache`.
 
     >>> engine = BatchingEngine(model)
     >>> engine.submit(Request(tokenizer.encode("Hello"), max_tokens=20))
@@ -100,18 +118,24 @@ class BatchingEngine:
     ...         print(output.token)
     """
 
-    def __init__(self, model: nn.Module, *, max_batch: int = 8, prefill_chunk: int = 256):
+    def __init__(
+        self, model: nn.Module, *, max_batch: int = 8, prefill_chunk: int = 256, cache_memory: int | None = None
+    ):
         self._model = cast(GenerativeModel, model)  # of an encoder, `submit` refuses every request
         self.max_batch = max_batch
-        self._prefill_chunk = prefill_chunk
-        self._waiting: deque[Request] = deque()
+        self._prefill_chunk, self._cache_memory = prefill_chunk, cache_memory
+        self._num_submitted = 0
+        self._waiting: deque[_Row] = deque()  # in order of arrival
         self._prefilling: deque[_Prefill] = deque()
-        self._running: list[_Decoding] = []  # in row order
-        self._cache = self._new_cache()
+        self._running: list[_Row] = []
+
+    @cached_property
+    def cache(self) -> PagedKVCache:
+        return new_paged_cache(self._model, self.max_batch, self._cache_memory)
 
     @property
     def running(self) -> int:
-        return len(self._running) + sum(len(prefill.requests) for prefill in self._prefilling)
+        return len(self._running) + sum(len(prefill.rows) for prefill in self._prefilling)
 
     @property
     def waiting(self) -> int:
@@ -122,89 +146,168 @@ class BatchingEngine:
         return bool(self._running or self._prefilling or self._waiting)
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises UserError when max_tokens < 1, or the prompt is empty or fills the context."""
+        """Queue a request. Raises UserError when max_tokens < 1, or the prompt is empty or fills the context or the cache."""
         if request.max_tokens < 1:
             raise UserError(f"max_tokens = {request.max_tokens}, expected at least 1")
-        remaining_context(self._model, request.prompt_ids)
-        self._waiting.append(request)
+        limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
+        tokens = self._decoder_tokens(request)
+        room = self.cache.pool.num_pages * PAGE_SIZE - len(tokens)
+        if room < 1:
+            raise UserError(
+                f"the prompt has {len(tokens)} tokens, expected at most {room + len(tokens) - 1}: "
+                "the key/value cache holds no more",
+                hint="shorten the prompt, or give the cache more memory",
+            )
+        context = continued_ids(self._model, request.prompt_ids)
+        sampler = SequenceSampler(request.sampling, context, request.stop_ids)
+        row = _Row(request, self._num_submitted, tokens, min(limit, room), sampler)
+        self._waiting.append(row)
+        self._num_submitted += 1
 
     @torch.inference_mode()
     def cancel(self, request: Request) -> None:
         """Drop a request: no further output. A finished or unknown request is ignored."""
-        if request in self._waiting:
-            self._waiting.remove(request)
-        else:
-            for prefill in self._prefilling:
-                prefill.requests = [each for each in prefill.requests if each is not request]
-            self._prefilling = deque(prefill for prefill in self._prefilling if prefill.requests)
-            for row, running in enumerate(self._running):
-                if running.request is request:
-                    self._remove(row)
-                    return
+        self._waiting = deque(row for row in self._waiting if row.request is not request)
+        self._finish([row for row in self._running if row.request is request])
+        for prefill in list(self._prefilling):
+            left = [row for row in prefill.rows if row.request is not request]
+            if left:
+                prefill.rows = left
+            else:
+                self._drop(prefill)
 
     def clear(self) -> None:
-        """Drop all requests, as after a failed step."""
+        """Drop all requests and the cache, as after a failed step."""
         self._waiting.clear()
         self._prefilling.clear()
         self._running.clear()
-        self._cache = self._new_cache()
-
-    def _new_cache(self) -> BatchKVCache:
-        kind = CrossAttentionBatchCache if isinstance(self._model, EncoderDecoder) else BatchKVCache
-        return kind(self.max_batch)
+        self.__dict__.pop("cache", None)
 
     @torch.inference_mode()
     def step(self) -> list[StepOutput]:
-        """Decode a token for each running request; prefill a chunk of a waiting prompt if a row is free."""
+        """Decode a token for each running request, and prefill some tokens of those that wait, in turn."""
         return self._decode_step() + self._prefill_step()
 
+    # ---- decoding
+
     def _decode_step(self) -> list[StepOutput]:
+        for row in sorted(self._running, key=lambda row: row.number):
+            while row.sequence is not None and not self.cache.reserve(row.sequence, 1):
+                self._preempt()
         if not self._running:
             return []
-        last = [[running.request.tokens[-1]] for running in self._running]
-        logits = next_token_logits(self._model, last, self._cache)
-        outputs = [self._sample(running, logits[row]) for row, running in enumerate(self._running)]
-        for row in reversed(range(len(outputs))):  # backwards: removing a row moves only later rows
-            if outputs[row].finish_reason:
-                self._remove(row)
+        rows = self._running
+        logits = self._next_logits([row.tokens[-1:] for row in rows], [_cached(row) for row in rows])
+        for row in rows:
+            self.cache.remember(_cached(row), row.tokens)
+        outputs = [self._sample(row, logits[index]) for index, row in enumerate(rows)]
+        self._finish([row for row, output in zip(rows, outputs, strict=True) if output.finish_reason])
         return outputs
 
+    def _next_logits(self, tokens: list[list[int]], sequences: list[CachedSequence]) -> Float[Tensor, "B V"]:
+        return next_token_logits(self._model, tokens, self.cache.batch(sequences))
+
+    def _preempt(self) -> None:
+        """Take the pages of the request that came last: it waits, and is computed again."""
+        last = max(self._running, key=lambda row: row.number)
+        prefill = max(self._prefilling, key=lambda prefill: prefill.rows[0].number, default=None)
+        if prefill is not None and prefill.rows[0].number > last.number:
+            self._drop(prefill)
+            self._waiting.extendleft(reversed(prefill.rows))
+        else:
+            self._finish([last])
+            self._waiting.appendleft(last)
+
+    def _finish(self, rows: Collection[_Row]) -> None:
+        """Take rows out of the batch, with their pages."""
+        for row in rows:
+            self.cache.free(_cached(row))
+            row.sequence = None
+        self._running = [row for row in self._running if row.sequence is not None]
+
+    # ---- prefill
+
     def _prefill_step(self) -> list[StepOutput]:
-        while self._waiting and self.running < self.max_batch:
-            self._admit(self._waiting.popleft())
-        if not self._prefilling:
-            return []
-        prefill = self._prefilling.popleft()
-        chunk = list(prefill.prompt_ids[prefill.num_read : prefill.num_read + self._prefill_chunk])
-        logits = next_token_logits(self._model, [chunk], prefill.cache)[0]
-        prefill.num_read += len(chunk)
-        if prefill.num_read < len(prefill.prompt_ids):
+        """Read up to `prefill_chunk` tokens: half of them of the prompt whose turn it is, then new prompts, then the others."""
+        outputs: list[StepOutput] = []
+        budget, first = self._prefill_chunk, True
+        while budget > 0:
+            prefill = self._prefilling[0] if first and self._prefilling else self._admit()
+            if prefill is None:
+                if not self._prefilling:
+                    break
+                prefill = self._prefilling[0]
+            shared = first and (len(self._prefilling) > 1 or self._waiting)
+            size, first = -(-budget // 2) if shared else budget, False
+            budget -= self._read(prefill, size, outputs)
+        return outputs
+
+    def _read(self, prefill: _Prefill, size: int, outputs: list[StepOutput]) -> int:
+        """Read up to `size` tokens of a prompt; returns how many. Its first output, if it is read to the end, joins `outputs`."""
+        sequence, tokens = prefill.sequence, prefill.tokens
+        chunk = tokens[sequence.length : sequence.length + size]
+        logits = self._next_logits([chunk], [sequence])[0]
+        self.cache.remember(sequence, tokens)
+        if sequence.length == len(tokens):
+            outputs += [self._start(row, self.cache.fork(sequence), logits) for row in prefill.rows]
+            self._drop(prefill)
+        else:  # its next turn comes after the others
+            self._prefilling.remove(prefill)
             self._prefilling.append(prefill)
-            return []
-        return [self._start(request, prefill.cache, logits) for request in prefill.requests]
+        return len(chunk)
 
-    def _admit(self, request: Request) -> None:
-        """Join the prefill of the same prompt, or begin one."""
+    def _admit(self) -> _Prefill | None:
+        """Begin to read the first prompt that waits, if there is a row and there are pages: each running row may need one more."""
+        while self._waiting and self.running < self.max_batch:
+            row = self._waiting[0]
+            if prefill := self._same_prompt(row):
+                prefill.rows.append(self._waiting.popleft())
+                continue
+            sequence = self.cache.begin(row.tokens)
+            needed = self.cache.new_pages(sequence, len(row.tokens) - sequence.length)
+            if self.running and needed + len(self._running) > self.cache.pool.available:
+                self.cache.free(sequence)
+                return None
+            self.cache.reserve(sequence, len(row.tokens) - sequence.length)
+            if isinstance(self._model, EncoderDecoder):
+                source = torch.tensor([list(row.request.prompt_ids)], device=self.cache.device)
+                sequence.layer_cross_key_values = self._model.new_cache(source, 1).layer_cross_key_values
+            prefill = _Prefill([self._waiting.popleft()], sequence)
+            self._prefilling.append(prefill)
+            while self._waiting and self.running < self.max_batch and self._same_prompt(self._waiting[0]):
+                prefill.rows.append(self._waiting.popleft())
+            return prefill
+        return None
+
+    def _same_prompt(self, row: _Row) -> _Prefill | None:
+        """A prompt that is being read and that `row` continues too."""
         for prefill in self._prefilling:
-            prompt_ids = prefill.requests[0].prompt_ids
-            if prompt_ids is request.prompt_ids or list(prompt_ids) == list(request.prompt_ids):
-                prefill.requests.append(request)
-                return
-        cache, prompt_ids = start_decoding(self._model, request.prompt_ids, 1)
-        self._prefilling.append(_Prefill([request], cache, prompt_ids))
+            first = prefill.rows[0].request
+            if not first.tokens and not row.request.tokens and list(first.prompt_ids) == list(row.request.prompt_ids):
+                return prefill
+        return None
 
-    def _start(self, request: Request, prompt_cache: StaticKVCache, logits: Tensor) -> StepOutput:
-        """The first token of a request whose prompt is read."""
-        limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
-        context = continued_ids(self._model, request.prompt_ids)
-        decoding = _Decoding(request, SequenceSampler(request.sampling, context, request.stop_ids), limit)
-        output = self._sample(decoding, logits)
-        if not output.finish_reason:
-            self._cache.add(prompt_cache)
-            self._running.append(decoding)
+    def _drop(self, prefill: _Prefill) -> None:
+        self._prefilling.remove(prefill)
+        self.cache.free(prefill.sequence)
+
+    def _start(self, row: _Row, sequence: CachedSequence, logits: Tensor) -> StepOutput:
+        """The first token of a request whose prompt is read, or the next one of a request that was preempted."""
+        row.sequence = sequence
+        self._running.append(row)
+        output = self._sample(row, logits)
+        if output.finish_reason:
+            self._finish([row])
         return output
 
-    def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
+    # ----
+
+    def _decoder_tokens(self, request: Request) -> list[int]:
+        """The tokens that the decoder reads first."""
+        model = self._model
+        return list(model.config.decoder_prefix if isinstance(model, EncoderDecoder) else request.prompt_ids)
+
+    def _sample(self, running: _Row, logits: Tensor) -> StepOutput:
         """The next token of one request. A fault in its logits ends this request alone."""
         request = running.request
         try:
@@ -214,6 +317,7 @@ class BatchingEngine:
         if token in request.stop_ids:
             return StepOutput(request, None, "stop")
         request.tokens.append(token)
+        running.tokens.append(token)
         full = len(request.tokens) >= running.limit
         output = StepOutput(request, token, "stop" if running.sampler.complete else "length" if full else None)
         if request.logprobs is None:
@@ -221,11 +325,10 @@ class BatchingEngine:
         logprobs = log_probabilities(logits)
         return replace(output, logprob=float(logprobs[token]), top_logprobs=top_logprobs(logprobs, request.logprobs))
 
-    def _remove(self, row: int) -> None:
-        """Remove a row of the cache and of the list; the last row moves to its index."""
-        self._cache.remove(row)
-        self._running[row] = self._running[-1]
-        self._running.pop()
+
+def _cached(row: _Row) -> CachedSequence:
+    assert row.sequence is not None
+    return row.sequence
 
 
 def generate_texts(

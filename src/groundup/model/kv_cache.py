@@ -16,7 +16,7 @@ LayerStates = tuple[Tensor, Tensor] | tuple[None, None]
 
 @runtime_checkable
 class KVCache(Protocol):
-    """The interface of a key/value cache; see also generate/batch_kv_cache.py."""
+    """The interface of a key/value cache; see also generate/paged_kv_cache.py."""
 
     length: int
     """Tokens in the longest sequence."""

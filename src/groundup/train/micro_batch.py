@@ -1,10 +1,9 @@
 """Micro-batch size: the number of sequences in one forward pass, from free memory."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
+from groundup.artifacts.machine import free_system_memory
 from groundup.train.objectives import Batch, Objective
 
 DEFAULT_TOKENS = {"cpu": 2_048, "cuda": 32_768, "mps": 8_192}
@@ -60,17 +59,4 @@ def free_memory(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if device.type != "cpu":
-        return None
-    limits = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
-        limits.append(int(limit) - int(used))
-    except (OSError, ValueError):  # no such group, or "max"
-        pass
-    return min(limits, default=None)
+    return free_system_memory() if device.type == "cpu" else None
