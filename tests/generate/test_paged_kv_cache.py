@@ -154,13 +154,18 @@ def test_equal_beginnings_are_read_once(model, monkeypatch):
     engine = BatchingEngine(model)
     read = []
     batch = engine.cache.batch
-    monkeypatch.setattr(engine.cache, "batch", lambda rows: (read.append([each.length for each in rows]), batch(rows))[1])
+    monkeypatch.setattr(
+        engine.cache, "batch", lambda rows: (read.append([each.length for each in rows]), batch(rows))[1]
+    )
     system = list(range(40))
     run(engine, [first := Request([*system, 50], 9, GREEDY)])
     assert read[0] == [0]
     read.clear()
     turn = [*system, 50, *first.tokens, 51]
-    run(engine, [second := Request(turn, 6, GREEDY), Request([*system, 52], 3, GREEDY), Request([1, *system], 3, GREEDY)])
+    run(
+        engine,
+        [second := Request(turn, 6, GREEDY), Request([*system, 52], 3, GREEDY), Request([1, *system], 3, GREEDY)],
+    )
     assert [each for each in read if len(each) == 1][:3] == [[48], [32], [0]]
     assert second.tokens == generate(model, turn, max_tokens=6, sampling=GREEDY)
 
@@ -221,7 +226,9 @@ def resident_bytes() -> int:
 
 def test_memory_is_what_the_tokens_need_and_goes_back(model):
     """One long text and many rows: no row reserves the length of the longest."""
-    config = model.config.model_copy(update={"context_length": 4096, "num_layers": 8, "num_kv_heads": 4, "head_dim": 64})
+    config = model.config.model_copy(
+        update={"context_length": 4096, "num_layers": 8, "num_kv_heads": 4, "head_dim": 64}
+    )
     wide = Decoder.__new__(Decoder)  # only its sizes matter
     torch.nn.Module.__init__(wide)
     wide.config, wide.weight = config, torch.nn.Parameter(torch.zeros(1))

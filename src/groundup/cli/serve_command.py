@@ -8,6 +8,7 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.cli.model_check import open_for_text
 from groundup.cli.options import DeviceOption, KvBitsOption, ModelArgument, VerifyOption
+from groundup.recipe.output_config import size_in_bytes
 
 
 def serve(
@@ -21,6 +22,14 @@ def serve(
         ),
     ] = None,
     kv_bits: KvBitsOption = None,
+    kv_cache_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for keys and values of earlier tokens, such as 2GB. Default: as requests need, up to half of the "
+            "free memory.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     adapter: Annotated[
         list[str] | None,
@@ -41,6 +50,7 @@ def serve(
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.serve.server import serve as serve_forever
 
+    cache_memory = None if kv_cache_memory is None else size_in_bytes(kv_cache_memory, "--kv-cache-memory")
     network, tokenizer = open_for_text(model, device, verify, kv_bits=kv_bits)
     name = model.resolve().name
     adapters = {}
@@ -63,5 +73,6 @@ def serve(
         port=port,
         api_key=api_key,
         adapters=adapters,
+        cache_memory=cache_memory,
         allowed_hosts=[name.lower() for name in allow_host or ()],
     )

@@ -257,7 +257,7 @@ class BatchingEngine:
         return len(chunk)
 
     def _admit(self) -> _Prefill | None:
-        """Begin to read the first prompt that waits, if there is a row and there are pages: each running row may need one more."""
+        """Begin to read the first prompt that waits, if there are a row and pages: each running row may need one more."""
         while self._waiting and self.running < self.max_batch:
             row = self._waiting[0]
             if prefill := self._same_prompt(row):

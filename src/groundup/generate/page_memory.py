@@ -33,7 +33,7 @@ class PageMemory:
             self.pages = torch.zeros(min(num_pages, FIRST_PAGES), *shape, dtype=dtype, device=device)
 
     def clear(self, page: int) -> None:
-        """Make room for a page, and overwrite it with zeros: numbers that are not finite would reach its new owner through the mask."""
+        """Make room for a page and fill it with zeros: numbers that are not finite would pass the mask of its new owner."""
         if page >= len(self.pages):
             old = self.pages
             self.pages = old.new_zeros(min(max(2 * len(old), page + 1), self._num_pages), *old.shape[1:])

@@ -137,7 +137,9 @@ class PagedKVCache:
 
     def free(self, sequence: CachedSequence) -> None:
         """Give back the pages of a sequence, which is not to be used again."""
-        self._give_back(self.pool.release(reversed(sequence.pages)))  # the end of a text is forgotten before its beginning
+        self._give_back(
+            self.pool.release(reversed(sequence.pages))
+        )  # the end of a text is forgotten before its beginning
         sequence.pages = []
 
     def forget_idle(self) -> None:

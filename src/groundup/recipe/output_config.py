@@ -5,10 +5,18 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from groundup.artifacts.errors import UserError
 from groundup.recipe.base_config import BaseConfig, knob
 
 SIZE_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(SIZE_UNITS)})")
+
+
+def size_in_bytes(text: str, name: str) -> int:
+    """The bytes of a size such as 2GB. Raises UserError, which says `name`, for another text."""
+    if (match := SIZE.fullmatch(text)) is None:
+        raise UserError(f"{name} {text!r}, expected a number and {', '.join(SIZE_UNITS)}, such as 2GB")
+    return int(float(match[1]) * SIZE_UNITS[match[2]])
 
 
 class QuantizeConfig(BaseConfig):
@@ -40,12 +48,9 @@ class QuantizeConfig(BaseConfig):
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)
 
     @property
-    def size_bytes(self) -> float | None:
+    def size_bytes(self) -> int | None:
         """`size` in bytes."""
-        if self.size is None:
-            return None
-        number, unit = SIZE.fullmatch(self.size).groups()  # type: ignore[union-attr]
-        return float(number) * SIZE_UNITS[unit]
+        return None if self.size is None else size_in_bytes(self.size, "size")
 
     @field_validator("size")
     @classmethod

@@ -48,6 +48,7 @@ def create_app(
     max_tokens: int | None = None,
     max_body: int = 1_000_000,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
+    cache_memory: int | None = None,
 ) -> Starlette:
     """An OpenAI-compatible server of one model, with a chat page, for any ASGI server.
 
@@ -65,6 +66,7 @@ def create_app(
         max_body: maximum request size in bytes.
         adapters: by name, the model with an adapter and its tokenizer; a request names one as its model. Each has an engine and
             a cache of its own: requests for one adapter form batches, those for several do not.
+        cache_memory: bytes for keys and values; None: what requests need, up to half of the free memory.
 
     Raises UserError for an empty key.
     """
@@ -74,7 +76,9 @@ def create_app(
         )
     served = {name: (model, tokenizer), **(adapters or {})}
     threads = {
-        each: EngineThread(BatchingEngine(network.eval(), max_batch=max_batch), max_waiting=max_waiting)
+        each: EngineThread(
+            BatchingEngine(network.eval(), max_batch=max_batch, cache_memory=cache_memory), max_waiting=max_waiting
+        )
         for each, (network, _) in served.items()
     }
     metrics = ServerMetrics(

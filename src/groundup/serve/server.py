@@ -30,6 +30,7 @@ def serve(
     port: int = 8000,
     api_key: str | None = None,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
+    cache_memory: int | None = None,
     allowed_hosts: Collection[str] = (),
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page until interrupted.
@@ -41,7 +42,7 @@ def serve(
         name: model name in requests and responses.
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
-        api_key, adapters: see `create_app`.
+        api_key, adapters, cache_memory: see `create_app`.
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
 
     Raises UserError when the address is in use, not of this machine or not permitted.
@@ -50,7 +51,9 @@ def serve(
         local = _is_loopback(listener)
         # without a key a Host header of another name may be DNS rebinding
         hosts = {"localhost", socket.gethostname().lower(), host.lower(), *allowed_hosts} if api_key is None else None
-        app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts, adapters=adapters)
+        app = create_app(
+            model, tokenizer, name=name, api_key=api_key, hosts=hosts, adapters=adapters, cache_memory=cache_memory
+        )
         url_host = f"[{host}]" if ":" in host else host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
         print(
