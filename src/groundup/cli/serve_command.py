@@ -48,12 +48,13 @@ def serve(
     Example: groundup serve runs/quickstart --port 8000
     """
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
+    from groundup.serve.conversation_starters import conversation_starters
     from groundup.serve.server import serve as serve_forever
 
     cache_memory = None if kv_cache_memory is None else size_in_bytes(kv_cache_memory, "--kv-cache-memory")
     network, tokenizer = open_for_text(model, device, verify, kv_bits=kv_bits)
     name = model.resolve().name
-    adapters = {}
+    adapters, starters = {}, {name: conversation_starters(model)}
     for option in adapter or []:
         served, _, folder = option.rpartition("=")
         served = served or Path(folder).resolve().name
@@ -61,6 +62,7 @@ def serve(
             raise UserError(
                 f"--adapter {option}: the name {served} is taken", hint="--adapter NAME=DIR gives another one"
             )
+        starters[served] = conversation_starters(Path(folder))
         adapters[served] = (
             with_adapter(network, Path(folder), verify=verify),
             adapter_tokenizer(Path(folder), tokenizer),
@@ -74,5 +76,6 @@ def serve(
         api_key=api_key,
         adapters=adapters,
         cache_memory=cache_memory,
+        starters=starters,
         allowed_hosts=[name.lower() for name in allow_host or ()],
     )

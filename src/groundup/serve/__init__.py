@@ -17,9 +17,11 @@
     endpoints.py             HTTP endpoints
     middleware.py            security headers, metrics, trusted hosts, API key
     connection.py            limits of connections
+    conversation_starters.py messages that the page offers
+    page_files.py            the files of the chat page
     app.py                   the ASGI application
     server.py                the application on a socket
-    chat_page/              HTML, CSS and JavaScript without a build step
+    chat_page/               HTML, CSS and JavaScript without a build step; `vendor`: its libraries
 
 Deliberately absent: a stage (serving writes no artifact); accounts and stored conversations; images and sounds, which are
 refused with an error.

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,17 +21,10 @@ from groundup.serve.api_error import ApiError
 from groundup.serve.endpoints import Endpoints
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.middleware import ApiKeyAuth, RequestMetrics, SecurityHeaders, TrustedHost
+from groundup.serve.page_files import PAGE_FILES, respond_with
 from groundup.serve.prometheus import ServerMetrics
 from groundup.serve.served_model import ServedModel
 from groundup.tokenizer import Tokenizer
-
-CHAT_PAGE_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/chat.css": ("chat.css", "text/css; charset=utf-8"),
-    "/chat.js": ("chat.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
-"""The chat page: path -> (file, content type). No other file is served."""
 
 
 def create_app(
@@ -49,6 +41,7 @@ def create_app(
     max_body: int = 1_000_000,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
     cache_memory: int | None = None,
+    starters: Mapping[str, Sequence[str]] | None = None,
 ) -> Starlette:
     """An OpenAI-compatible server of one model, with a chat page, for any ASGI server.
 
@@ -67,6 +60,7 @@ def create_app(
         adapters: by name, the model with an adapter and its tokenizer; a request names one as its model. Each has an engine and
             a cache of its own: requests for one adapter form batches, those for several do not.
         cache_memory: bytes for keys and values; None: what requests need, up to half of the free memory.
+        starters: by name of a model, messages that the page offers (`conversation_starters`).
 
     Raises UserError for an empty key.
     """
@@ -95,12 +89,13 @@ def create_app(
             max_tokens=max_tokens or network.config.cached_context_length,
             created=int(time.time()),
             aliases=tuple(aliases) if each == name else (),
+            starters=(starters or {}).get(each, ()),
         )
         for each, (network, words) in served.items()
     ]
     endpoints = Endpoints(models, metrics, max_body)
     routes = [
-        *(Route(path, _static_file(*file)) for path, file in CHAT_PAGE_FILES.items()),
+        *(Route(path, respond_with(file)) for path, file in PAGE_FILES.items()),
         Route("/health", endpoints.health),
         Route("/metrics", endpoints.prometheus_metrics),
         Route("/v1/models", endpoints.list_models),
@@ -119,7 +114,7 @@ def create_app(
     if hosts is not None:
         middleware.append(Middleware(TrustedHost, hosts=hosts))
     if api_key is not None:
-        middleware.append(Middleware(ApiKeyAuth, key=api_key, public_paths={"/health", *CHAT_PAGE_FILES}))
+        middleware.append(Middleware(ApiKeyAuth, key=api_key, public_paths={"/health", *PAGE_FILES}))
 
     async def stop_generation(seconds: float = 0.0) -> None:
         """Refuse new requests, and end the others after so many seconds."""
@@ -140,15 +135,6 @@ def create_app(
     app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
     app.state.stop_generation = stop_generation
     return app
-
-
-def _static_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (Path(__file__).parent / "chat_page" / name).read_bytes()
-
-    async def respond(request: Request) -> Response:
-        return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
-
-    return respond
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

@@ -35,6 +35,7 @@ class ServedModel:
         aliases: other names of it.
         max_tokens: upper limit of generated tokens; larger values in requests are reduced to it.
         created: when it was loaded, in seconds since 1970.
+        starters: messages that the page offers.
     """
 
     model: GenerativeModel | Encoder
@@ -45,6 +46,7 @@ class ServedModel:
     max_tokens: int
     created: int
     aliases: Sequence[str] = ()
+    starters: Sequence[str] = ()
 
     @property
     def is_decoder(self) -> bool:
@@ -64,6 +66,7 @@ class ServedModel:
             "context_length": self.model.config.context_length,
             "architecture": self.model.config.architecture,
             "chat": self.is_decoder and self.tokenizer.chat_template is not None,
+            "starters": [*self.starters],
         }
 
     # ---- prompts

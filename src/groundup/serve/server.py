@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -31,6 +31,7 @@ def serve(
     api_key: str | None = None,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
     cache_memory: int | None = None,
+    starters: Mapping[str, Sequence[str]] | None = None,
     allowed_hosts: Collection[str] = (),
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page until interrupted.
@@ -42,7 +43,7 @@ def serve(
         name: model name in requests and responses.
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
-        api_key, adapters, cache_memory: see `create_app`.
+        api_key, adapters, cache_memory, starters: see `create_app`.
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
 
     Raises UserError when the address is in use, not of this machine or not permitted.
@@ -52,7 +53,14 @@ def serve(
         # without a key a Host header of another name may be DNS rebinding
         hosts = {"localhost", socket.gethostname().lower(), host.lower(), *allowed_hosts} if api_key is None else None
         app = create_app(
-            model, tokenizer, name=name, api_key=api_key, hosts=hosts, adapters=adapters, cache_memory=cache_memory
+            model,
+            tokenizer,
+            name=name,
+            api_key=api_key,
+            hosts=hosts,
+            adapters=adapters,
+            cache_memory=cache_memory,
+            starters=starters,
         )
         url_host = f"[{host}]" if ":" in host else host
         address = f"http://{url_host}:{listener.getsockname()[1]}"

@@ -1,296 +1,299 @@
-// The chat page. Model output is inserted as text, never as HTML.
+// The chat page: its state, and what a person can do. Text of the model and of people becomes text nodes, never HTML.
+
+import * as store from "./conversations.js";
+import { kindOf, requestFor } from "./kinds.js";
+import { ApiError, hasKey, listModels, setKey, stream, tokenReader } from "./server.js";
+import { connectSettings, settings } from "./settings.js";
+import { connectTokenCard } from "./tokens.js";
+import { conversationList, turnViews } from "./turns.js";
+import { html, render } from "./vendor/lit-html/lit-html.js";
 
 const $ = (id) => document.getElementById(id);
+const wide = matchMedia("(min-width: 60rem)");
 
-const STARTERS = {
-  chat: ["Hello! Who are you?", "What can you help me with?", "Tell me a short story."],
-  text: ["Once upon a time", "The history of", "It was a bright morning, and"],
-  source: [],
-  none: [],
-};
-const ABOUT = {
-  chat: "Its knowledge is limited to its training data.",
-  text: "A base model: it continues text and is not trained for conversations.",
-  source: "An encoder-decoder: it turns each text into another, such as its translation.",
-  none: "An encoder: it embeds texts and does not write them. Use POST /v1/embeddings.",
-};
-const PLACEHOLDERS = { chat: "Message", text: "Text to continue", source: "Text to read", none: "" };
-const MAX_TEXT_TOKENS = 200;
+let models = [];
+let model = null; // the chosen object of /v1/models
+let conversations = store.loadAll();
+let conversation = store.create(); // the open one; kept from its first message on
+let running = null; // the AbortController of the answer that is being written
+let editing = null; // index of the message that is edited
+let renaming = null; // id of the conversation that is renamed
+let undo = null; // action of the notice
 
-let model = null; // the model object of /v1/models
-const use = () =>
-  model.chat ? "chat" : { encoder: "none", encoder_decoder: "source" }[model.architecture] ?? "text";
-let turns = []; // {role, content, element}: the conversation in the model's context
-let running = null; // the AbortController of the running request
-let lastUsage = 0; // prompt and completion tokens of the last request
+// ---- view
 
-// ---- the server
+const atEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 60;
+const toEnd = () => ($("scroller").scrollTop = $("scroller").scrollHeight);
 
-class ApiError extends Error {
-  constructor(status, error) {
-    super(error?.message ?? `the server answered ${status}`);
-    this.status = status;
-    this.code = error?.code;
-  }
-}
-
-async function request(path, options = {}) {
-  const key = sessionStorage.getItem("key");
-  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
-  const response = await fetch(path, { ...options, headers });
-  if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
-  throw new ApiError(response.status, body.error);
-}
-
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    buffer += value;
-    const lines = buffer.split("\n\n");
-    buffer = lines.pop();
-    for (const line of lines) {
-      const data = line.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      const event = JSON.parse(data);
-      if (event.error) throw new ApiError(500, event.error);
-      yield event;
-    }
-  }
-}
-
-// ---- page elements
-
-function show(element, role, text) {
-  const turn = document.createElement("article");
-  turn.className = `turn ${role}`;
-  turn.setAttribute("aria-label", role === "user" ? "You" : model.id);
-  const words = document.createElement("div");
-  words.className = "words";
-  words.textContent = text;
-  turn.append(words);
-  element.append(turn);
-  return turn;
-}
-
-function showFooter(turn, details, text) {
-  const below = document.createElement("div");
-  below.className = "below";
-  const info = document.createElement("span");
-  info.textContent = details.filter(Boolean).join(" · ");
-  below.append(info);
-  if (navigator.clipboard && text) {
-    const copy = document.createElement("button");
-    copy.type = "button";
-    copy.className = "flat";
-    copy.textContent = "Copy";
-    copy.onclick = async () => {
-      await navigator.clipboard.writeText(text);
-      copy.textContent = "Copied";
-      setTimeout(() => (copy.textContent = "Copy"), 1500);
-    };
-    below.append(copy);
-  }
-  turn.append(below);
-}
-
-function notice(text) {
-  $("notice").textContent = text ?? "";
-  $("notice").hidden = !text;
-}
-
-function atEnd() {
-  const box = $("scroller");
-  return box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-}
-
-function toEnd() {
-  $("scroller").scrollTop = $("scroller").scrollHeight;
-}
-
-function refresh() {
-  const started = $("log").childElementCount > 0;
+function draw() {
+  const follow = atEnd();
+  const kind = kindOf(model);
+  const started = conversation.turns.length > 0;
+  const state = { kind: kind.name, model: model?.id ?? "", editing, busy: running !== null, probabilities: settings.probabilities };
+  render(turnViews(conversation, state, actions), $("log"));
+  render(conversationList(conversations, { open: conversation.id, renaming }, listActions), $("conversations"));
   $("welcome").hidden = started;
-  $("clear").hidden = !started;
   $("composer").classList.toggle("busy", running !== null);
+  $("composer").hidden = kind.name === "none";
   $("send").setAttribute("aria-label", running ? "Stop" : "Send");
-  $("hint").textContent = running ? "Esc stops" : "Enter sends";
   $("send").disabled = !model || (!running && !$("text").value.trim());
+  $("hint").textContent = running ? "Esc stops." : "Enter sends, Shift+Enter starts a new line.";
   $("text").style.height = "auto";
   $("text").style.height = `${$("text").scrollHeight}px`;
-}
-
-// ---- conversation
-
-function dropOldestTurns() {
-  // Drop a question with its answer, so that the conversation still starts with a question.
-  const dropped = turns.splice(0, Math.min(2, turns.length - 1));
-  for (const { element } of dropped) element.classList.add("dropped");
-  if (!dropped.length) return false;
-  document.querySelector(".divider")?.remove();
-  const divider = document.createElement("p");
-  divider.className = "divider";
-  divider.textContent = "The messages above no longer fit the model's context.";
-  turns[0].element.before(divider);
-  return true;
-}
-
-function completionRequest() {
-  const shared = {
-    model: model.id,
-    temperature: Number($("temperature").value),
-    top_p: 0.95,
-    stream: true,
-    stream_options: { include_usage: true },
-  };
-  if (use() === "source") delete shared.temperature; // greedy
-  if (use() !== "chat") return ["/v1/completions", { ...shared, prompt: turns[0].content, max_tokens: MAX_TEXT_TOKENS }];
-  const messages = turns.map(({ role, content }) => ({ role, content }));
-  return ["/v1/chat/completions", { ...shared, messages }];
-}
-
-async function startCompletion() {
-  for (;;) {
-    const [path, body] = completionRequest();
-    try {
-      return await request(path, { method: "POST", body: JSON.stringify(body), signal: running.signal });
-    } catch (error) {
-      if (error.code !== "context_length_exceeded" || !dropOldestTurns()) throw error;
-    }
-  }
-}
-
-async function answer(element) {
-  const words = element.querySelector(".words");
-  const start = performance.now();
-  let text = "", finish = null, usage = null, first = null;
-  element.classList.add("writing");
-  $("log").setAttribute("aria-busy", "true"); // screen readers then read the whole answer at once
-  try {
-    for await (const event of events(await startCompletion())) {
-      usage = event.usage ?? usage;
-      const choice = event.choices[0];
-      if (!choice) continue;
-      const delta = choice.delta?.content ?? choice.text ?? "";
-      finish = choice.finish_reason ?? finish;
-      if (!delta) continue;
-      first ??= performance.now();
-      const follow = atEnd();
-      text += delta;
-      words.append(delta); // a text node
-      if (follow) toEnd();
-    }
-  } catch (error) {
-    if (error.name !== "AbortError") {
-      if (error.status === 401) askForKey(error.message);
-      else notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
-    }
-    finish = "stopped";
-  } finally {
-    element.classList.remove("writing");
-    $("log").removeAttribute("aria-busy");
-  }
-  if (!text && finish === "stopped") return null;
-  const count = usage?.completion_tokens;
-  const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (first ?? start)) / 1000));
-  const reason = { stopped: "stopped", length: "length limit reached" }[finish];
-  lastUsage = usage?.total_tokens ?? lastUsage;
-  showFooter(element, [text ? count && `${count} tokens` : "empty answer", speed && `${speed} tokens/s`, reason], text);
-  return text;
-}
-
-async function send(text) {
-  notice(null);
-  const log = $("log");
-  const controller = new AbortController();
-  running = controller;
-  const said = use() === "text" ? null : show(log, "user", text);
-  const element = show(log, use() === "text" ? "text" : "assistant", "");
-  if (use() === "source") {
-    turns = [{ role: "user", content: text, element: said }];
-  } else if (use() === "chat") {
-    turns.push({ role: "user", content: text, element: said });
-    // Leave room for the answer: drop the oldest turns when the context is three quarters full.
-    if (turns.length > 2 && lastUsage + text.length / 4 > 0.75 * model.context_length) dropOldestTurns();
-  } else {
-    const given = document.createElement("span");
-    given.className = "given";
-    given.textContent = text;
-    element.querySelector(".words").append(given);
-    turns = [{ role: "user", content: text, element }];
-  }
-  refresh();
-  toEnd();
-  const content = await answer(element);
-  if (running !== controller) return; // cleared in the meantime
-  running = null;
-  if (content === null) {
-    turns.pop(); // undo the turn and restore the text for editing
-    said?.remove();
-    element.remove();
-    if (!$("text").value) $("text").value = text;
-  } else if (use() === "chat") {
-    turns.push({ role: "assistant", content, element });
-  }
-  const follow = atEnd();
-  refresh();
   if (follow) toEnd();
 }
 
-function clear() {
-  running?.abort();
-  running = null;
-  turns = [];
-  lastUsage = 0;
-  $("log").replaceChildren();
+let due = false; // a drawing is scheduled
+let cost = 0; // milliseconds of the last one: long answers are drawn less often
+function update() {
+  if (due) return;
+  due = true;
+  const drawNow = () => {
+    due = false;
+    const start = performance.now();
+    draw();
+    cost = performance.now() - start;
+  };
+  setTimeout(() => requestAnimationFrame(drawNow), Math.min(3 * cost, 1000));
+}
+
+function notice(text, label, action) {
+  const [words, button] = $("notice").children;
+  words.textContent = text ?? "";
+  button.textContent = label ?? "";
+  button.hidden = !label;
+  undo = action ?? null;
+  $("notice").classList.toggle("plain", Boolean(label));
+  $("notice").hidden = !text;
+}
+
+function keep(which) {
+  try {
+    store.save(which);
+  } catch {
+    notice("The browser's storage is full: this conversation is not kept. Delete or export older ones.");
+  }
+}
+
+// ---- answers
+
+// The events of an answer. When the conversation does not fit, the oldest questions and their answers are left out;
+// `conversation.first` changes only after the server has accepted the rest.
+async function accepted(chat, turns, signal) {
+  let first = chat.first < turns.length ? chat.first : 0;
+  const room = model.context_length - Math.min(settings.max_tokens ?? Infinity, model.context_length / 8);
+  const alone = kindOf(model).name !== "chat";
+  if (!alone && first + 2 < turns.length && (chat.used ?? 0) + turns.at(-1).content.length / 4 > room) first += 2;
+  for (;;) {
+    try {
+      const events = await stream(...requestFor(model, chat.system, turns.slice(first), settings), signal);
+      chat.first = first;
+      return events;
+    } catch (error) {
+      if (error.code !== "context_length_exceeded" || alone || first + 2 >= turns.length) throw error;
+      first += 2;
+    }
+  }
+}
+
+const CUT = { length: "length limit reached", stopped: "stopped" };
+
+async function write(answer, events) {
+  const tokensOf = tokenReader();
+  const start = performance.now();
+  let finish = null, usage = null, begun = null;
+  for await (const event of events) {
+    usage = event.usage ?? usage;
+    const choice = event.choices[0];
+    if (!choice) continue;
+    finish = choice.finish_reason ?? finish;
+    if (settings.probabilities) answer.tokens.push(...tokensOf(choice));
+    const delta = choice.delta?.content ?? choice.text ?? "";
+    if (!delta) continue;
+    begun ??= performance.now();
+    answer.content += delta;
+    update();
+  }
+  const count = usage?.completion_tokens;
+  const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (begun ?? start)) / 1000));
+  answer.note = [answer.content && count && `${count} token${count === 1 ? "" : "s"}`, speed && `${speed} tokens/s`, CUT[finish]].filter(Boolean).join(" · ");
+  return usage?.total_tokens;
+}
+
+// Ask for the answer to the last of `turns`. Where the server refuses, everything is as before and `restore` runs.
+async function ask(turns, restore) {
+  const chat = conversation;
+  const before = chat.turns;
+  const controller = new AbortController();
+  const answer = { role: "assistant", content: "", tokens: [], writing: true };
+  running = controller;
+  editing = null;
   notice(null);
-  refresh();
+  chat.turns = [...turns, answer];
+  draw();
+  toEnd();
+  $("log").setAttribute("aria-busy", "true"); // screen readers then read the whole answer at once
+  try {
+    chat.used = await write(answer, await accepted(chat, turns, controller.signal));
+  } catch (error) {
+    answer.note = CUT.stopped;
+    if (error.status === 401) askForKey(error.message);
+    else if (error.name !== "AbortError") notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
+    if (!answer.content) {
+      chat.turns = before;
+      if (chat === conversation) restore?.();
+    }
+  }
+  delete answer.writing;
+  if (!answer.tokens.length) delete answer.tokens;
+  if (running === controller) running = null;
+  $("log").removeAttribute("aria-busy");
+  if (chat.turns.includes(answer)) {
+    chat.title ||= turns[0].content.replace(/\s+/g, " ").slice(0, 60);
+    if (!chat.deleted) {
+      chat.updated = Date.now();
+      keep(chat);
+      conversations = store.loadAll();
+    }
+    if (chat === conversation) sessionStorage.setItem("open", chat.id);
+  }
+  draw();
+}
+
+function send(text) {
+  const restore = () => ($("text").value ||= text);
+  ask([...conversation.turns, { role: "user", content: text }], restore);
+}
+
+const actions = {
+  edit(index) {
+    editing = index;
+    draw();
+    document.querySelector(".edit textarea").focus();
+  },
+  cancelEdit() {
+    editing = null;
+    draw();
+    $("text").focus();
+  },
+  saveEdit(text) {
+    const index = editing;
+    if (!text || running) return;
+    $("text").focus();
+    ask([...conversation.turns.slice(0, index), { role: "user", content: text }], () => {
+      actions.edit(index);
+      document.querySelector(".edit textarea").value = text;
+    });
+  },
+  retry: (index) => ask(conversation.turns.slice(0, index)),
+  continueText: (index) => send(conversation.turns[index - 1].content + conversation.turns[index].content),
+};
+
+// ---- conversations
+
+function open(chat) {
+  running?.abort();
+  running = editing = null;
+  conversation = chat;
+  if (chat.turns.length) sessionStorage.setItem("open", chat.id);
+  else sessionStorage.removeItem("open");
+  $("system").value = chat.system;
+  if (!wide.matches) showSidebar(false);
+  draw();
+  toEnd();
   $("text").focus();
+}
+
+const listActions = {
+  open,
+  startRename(chat) {
+    renaming = chat.id;
+    draw();
+    document.querySelector(".rename").select();
+  },
+  rename(chat, title) {
+    if (renaming !== chat.id) return;
+    renaming = null;
+    const kept = chat.id === conversation.id ? conversation : chat;
+    kept.title = title || chat.title;
+    keep(kept);
+    conversations = store.loadAll();
+    draw();
+  },
+  export: (chat) => store.download([chat], chat.title),
+  delete: (chat) => remove([chat], `Deleted “${chat.title.slice(0, 40)}”.`),
+};
+
+function remove(chats, words) {
+  if (!chats.length) return;
+  const current = chats.find(({ id }) => id === conversation.id);
+  if (current) {
+    conversation.deleted = true;
+    open(store.create());
+  }
+  chats.forEach(store.remove);
+  conversations = store.loadAll();
+  notice(words, "Undo", () => {
+    for (const { deleted, ...chat } of chats) keep(chat);
+    conversations = store.loadAll();
+    if (current) open(conversations.find(({ id }) => id === current.id));
+    else draw();
+  });
+  draw();
+}
+
+function showSidebar(shown) {
+  document.body.classList.toggle("with-sidebar", shown);
+  $("toggle-sidebar").setAttribute("aria-expanded", String(shown));
+  $("sidebar").inert = !shown;
 }
 
 // ---- start
 
 function askForKey(message) {
   $("key-notice").textContent = message;
-  $("key-notice").hidden = !sessionStorage.getItem("key");
+  $("key-notice").hidden = !hasKey();
   if (!$("key-dialog").open) $("key-dialog").showModal();
+}
+
+function choose(chosen) {
+  model = chosen;
+  const kind = kindOf(model);
+  document.title = `${model.id} · groundup`;
+  $("model").textContent = model.id;
+  $("model-info").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
+  $("greeting").textContent = kind.greeting(model.id);
+  $("about").textContent = kind.about;
+  $("text").placeholder = $("text-label").textContent = kind.placeholder || "Message";
+  $("new").lastChild.textContent = kind.fresh;
+  $("max_tokens").placeholder = kind.maxTokens ?? "as many as fit";
+  document.querySelector(".chat-only").hidden = kind.name !== "chat";
+  const starters = (model.starters ?? []).map((text) => html`<li><button type="button" @click=${() => send(text)}>${text}</button></li>`);
+  render(starters.length ? html`<p class="quiet small" id="starters-of">Asked in its training</p><ul aria-labelledby="starters-of">${starters}</ul>` : "", $("starters"));
+  draw();
 }
 
 async function connect() {
   try {
-    model = (await (await request("/v1/models")).json()).data[0];
+    models = (await listModels()).filter(({ id, root }) => (root ?? id) === id); // without aliases
   } catch (error) {
     if (error.status === 401) return askForKey(error.message);
     $("greeting").textContent = "No response from the server";
-    return notice(error.message);
+    return notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
   }
   $("key-dialog").close();
-  document.title = `${model.id} · groundup`;
-  $("model").textContent = model.id;
-  $("model-info").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
-  const greetings = { chat: `Chat with ${model.id}`, text: `${model.id}: text completion` };
-  $("greeting").textContent = greetings[use()] ?? model.id;
-  $("about").textContent = ABOUT[use()];
-  $("text").placeholder = PLACEHOLDERS[use()];
-  $("text").disabled = use() === "none";
-  $("text-label").textContent = $("text").placeholder;
-  $("clear").textContent = model.chat ? "New chat" : "Clear";
-  const starters = STARTERS[use()].map((text) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.onclick = () => send(text);
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  });
-  $("starters").replaceChildren(...starters);
-  refresh();
+  notice(null);
+  render(models.map(({ id }) => html`<option>${id}</option>`), $("models"));
+  $("models").hidden = models.length < 2;
+  $("model").classList.toggle("visually-hidden", models.length > 1);
+  choose(models.find(({ id }) => id === sessionStorage.getItem("model")) ?? models[0]);
+  $("models").value = model.id;
 }
 
+$("models").onchange = ({ target }) => {
+  sessionStorage.setItem("model", target.value);
+  choose(models.find(({ id }) => id === target.value));
+};
 $("composer").onsubmit = (event) => {
   event.preventDefault();
   if (running) return running.abort();
@@ -299,31 +302,76 @@ $("composer").onsubmit = (event) => {
   $("text").value = "";
   send(text);
 };
-$("text").oninput = refresh;
+$("text").oninput = draw;
 $("text").onkeydown = (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (!running) $("composer").requestSubmit();
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    if (!running) $("composer").requestSubmit();
+  } else if (event.key === "ArrowUp" && !$("text").value && !running) {
+    const last = conversation.turns.findLastIndex(({ role }) => role === "user");
+    if (last < 0) return;
+    event.preventDefault();
+    actions.edit(last);
+  }
 };
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+  if (running) running.abort();
+  else if (!wide.matches) showSidebar(false);
 });
-$("clear").onclick = clear;
-$("temperature").oninput = () => {
-  $("temperature-value").textContent = Number($("temperature").value).toFixed(1);
+addEventListener("pagehide", () => {
+  if (conversation.turns.length && !conversation.deleted) keep(conversation);
+});
+addEventListener("storage", () => {
+  conversations = store.loadAll(); // another tab
+  update();
+});
+$("new").onclick = () => open(store.create());
+$("scrim").onclick = () => showSidebar(false);
+$("toggle-sidebar").onclick = () => showSidebar($("sidebar").inert);
+wide.onchange = () => showSidebar(wide.matches);
+$("notice").lastElementChild.onclick = () => {
+  const action = undo;
+  notice(null);
+  action?.();
 };
-$("theme").onclick = () => {
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const now = document.documentElement.dataset.theme ?? system;
-  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
-  localStorage.setItem("theme", document.documentElement.dataset.theme);
+$("open-settings").onclick = () => $("settings").showModal();
+$("system").oninput = ({ target }) => (conversation.system = target.value.trim());
+$("settings").onclose = () => {
+  if (conversation.turns.length) keep(conversation);
+};
+$("export-all").onclick = () => store.download(conversations, "conversations");
+$("delete-all").onclick = () => {
+  $("settings").close();
+  remove(conversations, `Deleted ${conversations.length} conversations.`);
 };
 $("key-form").onsubmit = (event) => {
   event.preventDefault();
-  sessionStorage.setItem("key", $("key").value.trim());
+  setKey($("key").value.trim());
   connect();
 };
+addEventListener("click", async ({ target }) => {
+  const button = target.closest?.("[data-copy]");
+  if (!button) return;
+  await copy(button.dataset.copy);
+  button.textContent = "Copied";
+  $("status").textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+});
 
-const theme = localStorage.getItem("theme");
-if (theme) document.documentElement.dataset.theme = theme;
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = document.createElement("textarea"); // a page that is not from localhost and has no TLS
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+connectTokenCard((index) => conversation.turns[index].tokens);
+connectSettings(update);
+showSidebar(wide.matches);
+const last = conversations.find(({ id }) => id === sessionStorage.getItem("open"));
+if (last) open(last);
 connect();
