@@ -23,10 +23,20 @@ test-engines: .venv-deepspeed/.ready .venv-megatron/.ready ## DeepSpeed and Mega
 	.venv-deepspeed/bin/python -m pytest -m interop tests/parallel/test_other_engines.py tests/interop/test_zero_checkpoint.py
 	.venv-megatron/bin/python -m pytest -m interop tests/parallel/test_other_engines.py
 
-test-interop: .venv/.ready .venv-gptqmodel/.ready .venv-llmcompressor/.ready .venv-vllm/.ready ## our quantized files in other engines
-	GROUNDUP_GPTQMODEL_PYTHON=$(CURDIR)/.venv-gptqmodel/bin/python GROUNDUP_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
-	GROUNDUP_COMPRESSED_TENSORS_PYTHON=$(CURDIR)/.venv-llmcompressor/bin/python \
-	$(RUN)python -m pytest -m interop tests/parity/test_quantized_formats.py tests/parity/test_quantize_gptqmodel.py
+# GROUNDUP_..._PYTHON names an environment that exists; the others are made, and skipped by name where they cannot be.
+engine_python = $(if $(shell test -e .venv-$(1)/.ready && echo yes),$(CURDIR)/.venv-$(1)/bin/python)
+export GROUNDUP_GPTQMODEL_PYTHON ?= $(call engine_python,gptqmodel)
+export GROUNDUP_COMPRESSED_TENSORS_PYTHON ?= $(call engine_python,llmcompressor)
+export GROUNDUP_VLLM_PYTHON ?= $(call engine_python,vllm)
+export GROUNDUP_LLAMA_CPP_PYTHON ?= $(call engine_python,cyllama)
+
+MISSING = $(strip $(if $(GROUNDUP_GPTQMODEL_PYTHON),,.venv-gptqmodel/.ready) $(if $(GROUNDUP_VLLM_PYTHON),,.venv-vllm/.ready) \
+  $(if $(GROUNDUP_COMPRESSED_TENSORS_PYTHON),,.venv-llmcompressor/.ready) $(if $(GROUNDUP_LLAMA_CPP_PYTHON),,.venv-cyllama/.ready))
+
+test-interop: .venv/.ready ## our quantized files in other engines, and the table of them; ARGS="-k llama" for a part
+	$(if $(MISSING),-@$(MAKE) --no-print-directory -k $(MISSING))
+	$(RUN)python -m pytest -m interop $(ARGS) tests/parity/test_quantized_formats.py tests/parity/test_interop_llama_cpp.py \
+	  tests/parity/test_quantize_gptqmodel.py
 
 bench: .venv/.ready ## all benchmarks, each beside its peer
 	for script in benchmarks/*.py; do $(RUN)python $$script; done
@@ -53,11 +63,18 @@ endef
 	$(venv_with_torch)
 	@$(@D)/bin/python -m pip install --quiet --upgrade setuptools wheel
 	@$(@D)/bin/python -m pip install --quiet --no-build-isolation "gptqmodel==7.6.0" "optimum==2.3.0" "transformers==5.23.0"
+	@$(@D)/bin/python -m pip install --quiet "bitsandbytes==0.50.2" "accelerate==1.15.0" "gguf==0.19.0"
 	@touch $@
 
 .venv-llmcompressor/.ready:
 	$(venv_with_torch)
 	@$(@D)/bin/python -m pip install --quiet "llmcompressor==0.14.0.1"
+	@touch $@
+
+# llama.cpp, built for every kind of processor: no compiler is needed.
+.venv-cyllama/.ready:
+	@test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet "cyllama==0.2.18" numpy
 	@touch $@
 
 # vLLM's build for CPUs names companions of torch that have no such build: all else that it names is installed by itself.

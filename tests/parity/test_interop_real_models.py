@@ -50,7 +50,7 @@ def smollm() -> Path:
 
 @pytest.fixture(scope="module")
 def ours(smollm: Path):
-    return open_model(smollm / GGUF, device="cpu")
+    return open_model(smollm / GGUF, "cpu", "float32")
 
 
 @pytest.fixture(scope="module")

@@ -1,186 +1,197 @@
 """Exported folders in the engines that define their formats: the table of book/quantized-formats.md.
 
-Engines live in environments of their own: GROUNDUP_GPTQMODEL_PYTHON, GROUNDUP_COMPRESSED_TENSORS_PYTHON (transformers with each)
-and GROUNDUP_VLLM_PYTHON name their pythons; `make test-interop` makes them. GOLDEN=write writes the table.
+Engines live in environments of their own, whose pythons are named by environment variables; `make test-interop` makes them. An
+engine without one is skipped. GOLDEN=write writes the cells that were measured into the table.
 """
 
 import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
+from groundup.artifacts.errors import UserError
 from groundup.interop.export_check import HARD_TEXT
-from groundup.model import build_model
-from groundup.quantize import quantize_model
-from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
-from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizationScheme
-from groundup.quantize.quantizer import QuantizationSettings
-from groundup.recipe import ModelConfig
-from groundup.tokenizer.tokenizer_training import train_bpe
+from groundup.tokenizer import load_pretrained_tokenizer
 
-pytestmark = pytest.mark.interop
+sys.path.insert(0, str(Path(__file__).parent))
+from engine_models import ARCHITECTURES, FORMATS, NEW, TOKENS, OwnModel, float_model, rows_of, write_folder
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(3600)]
 
 PAGE = Path(__file__).parents[2] / "book" / "quantized-formats.md"
 BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
-SCRIPT = Path(__file__).with_name("engine_script.py")
-SHAPE: dict[str, Any] = {
-    "vocab_size": 512, "hidden_size": 256, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 512,
-    "context_length": 128,
-}  # fmt: skip
-MOE = {"num_experts": 4, "experts_per_token": 2}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "qwen2": {"attention_bias": "qkv", "tie_embeddings": True},
-    "qwen3": {"qk_norm": True, "tie_embeddings": True},
-    "gemma": {"norm": "zero_centered_rmsnorm", "feed_forward": "geglu_tanh", "embedding_scale": 16.0, "tie_embeddings": True},
-    "mixtral": {"moe": MOE},
-    "qwen3_moe": {"qk_norm": True, "moe": {**MOE, "intermediate_size": 256}},
-    "t5": {
-        "architecture": "encoder_decoder", "num_encoder_layers": 2, "num_kv_heads": 4, "position_embedding": "relative",
-        "tie_embeddings": True, "decoder_start_token_id": 0, "attention_scale": 1.0,
-    },
-}  # fmt: skip
-SCHEMES: dict[str, tuple[str, QuantizationScheme]] = {
-    "gptq, 4 bits": ("gptq", QuantizationScheme(4, 64, True)),
-    "gptq, 8 bits": ("gptq", QuantizationScheme(8, 64, True)),
-    "gptq_v2, 4 bits, asymmetric": ("gptq", QuantizationScheme(4, 64, False)),
-    "awq, 4 bits, asymmetric": ("awq", QuantizationScheme(4, 64, False)),
-    "compressed-tensors, 4 bits": ("compressed-tensors", QuantizationScheme(4, 64, True)),
-    "compressed-tensors, 4 bits, asymmetric": ("compressed-tensors", QuantizationScheme(4, 64, False)),
-    "compressed-tensors, 8 bits by channel": ("compressed-tensors", QuantizationScheme(8, WHOLE_ROW, True)),
-}
-ENGINES = {
+ENGINES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "transformers + GPTQModel": ("GROUNDUP_GPTQMODEL_PYTHON", "transformers", ("gptq", "awq")),
     "transformers + compressed-tensors": (
         "GROUNDUP_COMPRESSED_TENSORS_PYTHON",
         "transformers",
         ("compressed-tensors",),
     ),
-    "vLLM (CPU)": ("GROUNDUP_VLLM_PYTHON", "vllm", ("gptq", "awq", "compressed-tensors")),
+    "transformers + bitsandbytes": ("GROUNDUP_GPTQMODEL_PYTHON", "transformers", ("bitsandbytes",)),
+    "vLLM (CPU)": ("GROUNDUP_VLLM_PYTHON", "vllm", ("gptq", "awq", "compressed-tensors", "bitsandbytes")),
+    "llama.cpp": ("GROUNDUP_LLAMA_CPP_PYTHON", "llama.cpp", ("gguf",)),
+    "transformers + gguf": ("GROUNDUP_GPTQMODEL_PYTHON", "transformers", ("gguf",)),
 }
-TOKENS = torch.randint(0, 500, (24,), generator=torch.Generator().manual_seed(1)).tolist()
-LIMIT = 0.15
-"""Of log-probabilities, where kernels compute in bfloat16."""
+"""Variable with the python, kind of script, formats."""
+NOT_IN_VLLM = ("bert", "t5")
+LIMIT = {"llama.cpp": 0.4, "vLLM (CPU)": 0.2, "transformers + GPTQModel": 0.2}
+"""Of log-probabilities: kernels compute in bfloat16, and llama.cpp rounds activations to 8 bits."""
+EXACT = 0.01
 RANDOM_EXPERTS = ("transformers + GPTQModel", ("mixtral", "qwen3_moe"))
 """Transformers 5 joins experts and fills packed ones with random numbers, after a warning."""
 
 
-def build(knobs: dict[str, Any]) -> nn.Module:
-    torch.manual_seed(0)
-    model = build_model(ModelConfig(**SHAPE | knobs)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter)) if parameter.ndim < 2 else None
-    return model
+class Exports:
+    """The folders of one architecture, written when first asked for: a path, or why there is none."""
 
+    def __init__(self, architecture: str, parent: Path):
+        self.architecture, self._parent = architecture, parent
+        self._model = float_model(architecture)
+        self.exists = self._model is not None
+        self.folder = cache(self._folder)
+        self.own = cache(lambda row: OwnModel(self.folder(row)))
 
-def write_folders(parent: Path) -> dict[tuple[str, str], Path | str]:
-    """The folder of each format and architecture, or why there is none."""
-    tokenizer = train_bpe([PAGE.with_name("models.md").read_text(encoding="utf-8")], 400)
-    folders: dict[tuple[str, str], Path | str] = {}
-    for architecture, knobs in ARCHITECTURES.items():
-        for row, (format, scheme) in SCHEMES.items():
-            if architecture == "t5" and format == "gptq":
-                continue  # refused: transformers does not open it
-            model = build(knobs)
-            quantize_model(model, QuantizationSettings("rtn", scheme))
-            out = parent / f"{architecture}-{len(folders)}"
-            export_huggingface_quantized(model, tokenizer, out, format=format, dtype="float16")
-            folders[row, architecture] = out
-    return folders
-
-
-@torch.no_grad()
-def expected_logprobs(folder: Path) -> torch.Tensor:
-    model: Any = load_huggingface_quantized(folder).float()
-    tokens = torch.tensor([TOKENS])
-    inputs = {"decoder_tokens": tokens} if model.config.architecture == "encoder_decoder" else {}
-    return model(tokens, **inputs).logits[0].log_softmax(-1)
-
-
-def ask(python: str, engine: str, folders: dict[Path, str]) -> dict[Path, dict[str, Any]]:
-    """The answers of an engine; vLLM gets a process for each folder."""
-    answers: dict[Path, dict[str, Any]] = {}
-    lots = [[folder] for folder in folders] if engine == "vllm" else [list(folders)]
-    for lot in lots:
-        asked = {
-            "tokens": TOKENS, "folders": list(map(str, lot)), "text": HARD_TEXT,
-            "methods": {str(folder): method for folder, method in folders.items()},
-        }  # fmt: skip
-        environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
-        environment.pop("PYTHONPATH", None)
-        done = subprocess.run(
-            [python, SCRIPT, engine], input=json.dumps(asked), capture_output=True, text=True, env=environment
-        )
+    def _folder(self, row: str) -> Path | str:
+        assert self._model is not None
+        parent = self._parent / str(list(FORMATS).index(row))
         try:
-            found = json.loads(done.stdout.strip().splitlines()[-1])
-        except (IndexError, ValueError):
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            found = [{"error": lines[-1][:200]}] * len(lot)
-        answers |= zip(lot, found, strict=True)
-    return answers
+            return write_folder(*self._model, FORMATS[row], parent)
+        except UserError as error:
+            return error.message
 
 
-def difference(answer: dict[str, Any], expected: torch.Tensor) -> float:
-    """The largest difference of a log-probability among those that the engine says are the best."""
-    rows = zip(answer["logprobs"], expected, strict=False)
-    return max(abs(value - row[int(id)].item()) for found, row in rows for id, value in found.items())
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def exports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    return Exports(request.param, tmp_path_factory.mktemp("exports"))
 
 
-def test_engines_compute_what_we_compute(tmp_path):
-    pythons = {name: os.environ.get(variable) for name, (variable, _, _) in ENGINES.items()}
-    if not all(pythons.values()):
-        pytest.skip(f"no environment for {', '.join(name for name, python in pythons.items() if not python)}")
-    folders = write_folders(tmp_path)
-    cells: dict[tuple[str, str, str], str] = {}
-    tokenizer_ids = None
-    wrong = []
-    for engine, (_, kind, methods) in ENGINES.items():
-        keys = [key for key in folders if SCHEMES[key[0]][0] in methods]
-        if kind == "vllm":
-            keys = [key for key in keys if key[1] != "t5"]  # vLLM has no encoder-decoders of T5's kind
-        answers = ask(str(pythons[engine]), kind, {Path(folders[key]): SCHEMES[key[0]][0] for key in keys})
-        for key in keys:
-            answer = answers[Path(folders[key])]
-            print(engine, *key, answer.get("error", ""), file=sys.stderr)
-            if "error" in answer:
-                cells[(*key, engine)] = "refused"
-                continue
-            found = difference(answer, expected_logprobs(Path(folders[key])))
-            cells[(*key, engine)] = f"{found:.1g}"
-            print("   ", found, file=sys.stderr)
-            if engine == RANDOM_EXPERTS[0] and key[1] in RANDOM_EXPERTS[1]:
-                cells[(*key, engine)] = "random"
-                continue
-            tokenizer_ids = tokenizer_ids or answer["ids"]
-            if answer["ids"] != tokenizer_ids:
-                wrong.append((*key, engine, "token ids"))
-            if found > LIMIT:
-                wrong.append((*key, engine, found))
-    table = render(cells)
-    before, _, after = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    if os.environ.get("GOLDEN") == "write":
-        PAGE.write_text(f"{before}{BEGIN}\n{table}{END}{after.partition(END)[2]}", encoding="utf-8")
-    assert not wrong
-    stated = after.partition(END)[0]
-    shown = {line: [cell in ("refused", "random") for cell in line.split(" | ")] for line in table.splitlines()}
-    if os.environ.get("GOLDEN") != "write":
-        assert list(shown.values()) == [
-            [cell in ("refused", "random") for cell in line.split(" | ")] for line in stated.strip().splitlines()
+def ask(python: str, kind: str, folders: list[Path]) -> list[dict[str, Any]]:
+    """The answers of an engine."""
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    environment.pop("PYTHONPATH", None)
+    asked: dict[str, Any] = {"tokens": TOKENS, "text": HARD_TEXT, "new": NEW, "folders": list(map(str, folders))}
+    command = [python, str(Path(__file__).with_name("engine_script.py")), kind]
+    if kind == "llama.cpp":
+        encoder = OwnModel(folders[0]).architecture == "encoder"
+        asked |= {"texts": [HARD_TEXT], "decoder_tokens": TOKENS, "outputs": "embeddings" if encoder else "logits"}
+        files = [str(next(folder.glob("*.gguf"))) for folder in folders]
+        command = [python, str(Path(__file__).with_name("llama_cpp_script.py")), *files]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, env=environment)
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return [{"error": lines[-1][:300]}] * len(folders)
+
+
+def compare(answer: dict[str, Any], own: OwnModel) -> tuple[float, str]:
+    """The largest difference of a log-probability among those that the engine says are the best, or of an encoder's hidden
+    state; and the greedy tokens that are equal before the first other one, which has to be a near tie."""
+    if "outputs" in answer:  # llama.cpp's logits
+        found = torch.tensor(answer["outputs"])
+        if own.architecture == "encoder":
+            return (found - own.hidden_states()).abs().max().item(), ""
+        best = found.log_softmax(-1).topk(16, dim=-1)
+        answer["logprobs"] = [
+            dict(zip(ids, values, strict=True))
+            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+        answer["ids"] = answer["ids"][0]
+    expected = own.logprobs([])
+    rows = zip(answer["logprobs"], expected, strict=False)
+    worst = max(abs(value - row[int(id)].item()) for found, row in rows for id, value in found.items())
+    if not answer["said"]:
+        return worst, ""
+    mine = own.logprobs(answer["said"])[len(TOKENS) - 1 : -1]
+    for count, (row, said) in enumerate(zip(mine, answer["said"], strict=True)):
+        if row.argmax() != said:
+            assert row.max() - row[said] < 2 * worst + 1e-3, "another greedy token, and no near tie"
+            return worst, f", {count}/{NEW}"
+    return worst, f", {NEW}/{NEW}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_compute_what_we_compute(exports: Exports, engine: str):
+    variable, kind, formats = ENGINES[engine]
+    if not (python := os.environ.get(variable)):
+        pytest.skip(f"{engine}: {variable} names no python")
+    if not exports.exists:
+        pytest.skip(f"{exports.architecture}: GROUNDUP_SMOLLM2 names no file, and the cache has none")
+    if engine == "vLLM (CPU)" and exports.architecture in NOT_IN_VLLM:
+        return
+    cells: dict[str, str] = {}
+    rows = [row for row in rows_of(exports.architecture) if FORMATS[row].name in formats]
+    for row in rows:
+        if isinstance(folder := exports.folder(row), str):
+            print(f"{exports.architecture} | {row} | not written: {folder}", file=sys.stderr)
+            cells[row] = "not written"
+    rows = [row for row in rows if row not in cells]
+    wrong = []
+    for row, answer in zip(rows, ask(python, kind, [exports.folder(row) for row in rows]) if rows else [], strict=True):
+        if "error" in answer:
+            cells[row] = "refused"
+            print(f"{exports.architecture} | {row} | {engine} | {answer['error']}", file=sys.stderr)
+            continue
+        worst, equal = compare(answer, exports.own(row))
+        cells[row] = f"{worst:.1g}{equal}"
+        print(f"{exports.architecture} | {row} | {engine} | {cells[row]}", file=sys.stderr)
+        if engine == RANDOM_EXPERTS[0] and exports.architecture in RANDOM_EXPERTS[1]:
+            cells[row] = "random"
+        elif worst > LIMIT.get(engine, EXACT):
+            wrong.append((row, worst))
+        if answer["ids"] != tokenizer_ids(exports.folder(row)):
+            wrong.append((row, "token ids", answer["ids"]))
+    update_page(engine, exports.architecture, cells)
+    assert not wrong
+
+
+def tokenizer_ids(folder: Path) -> list[int]:
+    from groundup.interop.gguf.gguf_import import read_gguf
+
+    files = list(folder.glob("*.gguf"))
+    tokenizer = read_gguf(files[0])[1] if files else load_pretrained_tokenizer(folder)
+    return tokenizer.encode(HARD_TEXT)
+
+
+def update_page(engine: str, architecture: str, cells: dict[str, str]) -> None:
+    """Write the cells into the table, or assert that it says of the same ones that they are numbers."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    stated, _, after = rest.partition(END)
+    table = read_table(stated)
+    if os.environ.get("GOLDEN") == "write":
+        for row, cell in cells.items():
+            table[row, engine, architecture] = cell
+        PAGE.write_text(f"{before}{BEGIN}\n{render(table)}{END}{after}", encoding="utf-8")
+        return
+    found = {row: cell[0].isdigit() or cell for row, cell in cells.items()}
+    said = {row: table.get((row, engine, architecture), "-") for row in cells}
+    assert found == {row: cell[0].isdigit() or cell for row, cell in said.items()}
+
+
+def read_table(text: str) -> dict[tuple[str, str, str], str]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()]
+    if len(lines) < 2:
+        return {}
+    architectures = lines[0][2:]
+    return {
+        (row, engine, architecture): cell
+        for row, engine, *cells in lines[2:]
+        for architecture, cell in zip(architectures, cells, strict=True)
+        if cell != "-"
+    }
 
 
 def render(cells: dict[tuple[str, str, str], str]) -> str:
     lines = [f"| format | engine | {' | '.join(ARCHITECTURES)} |", f"|{'---|' * (len(ARCHITECTURES) + 2)}"]
-    for row in SCHEMES:
+    for row in FORMATS:
         for engine in ENGINES:
-            found = [cells.get((row, architecture, engine), "-") for architecture in ARCHITECTURES]
+            found = [cells.get((row, engine, architecture), "-") for architecture in ARCHITECTURES]
             if any(cell != "-" for cell in found):
                 lines.append(f"| {row} | {engine} | {' | '.join(found)} |")
     return "\n".join(lines) + "\n"

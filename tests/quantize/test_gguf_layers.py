@@ -20,6 +20,15 @@ SHAPE = {
 MODELS = {
     "llama, biases": {"attention_bias": "all", "feed_forward_bias": True},
     "experts": {"moe": {"num_experts": 4, "experts_per_token": 2}},
+    "experts with biases": {
+        "attention_bias": "all",
+        "attention_sinks": True,
+        "feed_forward": "swiglu_clamped",
+        "head_dim": 32,
+        "sliding_window": 16,
+        "attention_pattern": ["local", "global"],
+        "moe": {"num_experts": 4, "experts_per_token": 2, "expert_bias": True, "router_bias": True},
+    },
     "phi3, joined matrices": {"rotary_dim": 24},
 }
 
@@ -31,12 +40,29 @@ def test_packed_layers_have_the_weights_of_the_file(name: str, dtype: str, tmp_p
     model = build_model(ModelConfig(**{**SHAPE, **MODELS[name]}))
     path = export_gguf(model, train_bpe(["some text to learn"] * 9, 270), tmp_path / "m.gguf", dtype)
     assert has_packed_layers(path)
-    packed, expected = load_packed_gguf(path)[0], load_gguf(path)[0]
+    packed, expected = load_packed_gguf(path, dtype=torch.float32)[0], load_gguf(path, dtype="float32")[0]
     assert len(quantized_layers(packed)) >= 8
     found = dequantize_model(packed).state_dict()
     assert found.keys() == expected.state_dict().keys()
     for key, weight in expected.state_dict().items():
         assert found[key].equal(weight), key
+
+
+@pytest.mark.parametrize("dtype", ["q4_k_m", "q2_k", "q6_k"])
+@pytest.mark.parametrize("moe", [None, {"num_experts": 4, "experts_per_token": 2}], ids=["dense", "experts"])
+def test_other_types_are_held_in_eight_bits(dtype: str, moe: dict | None, tmp_path: Path):
+    torch.manual_seed(0)
+    wide = {**SHAPE, "hidden_size": 256, "intermediate_size": 256, "moe": moe}
+    model = build_model(ModelConfig(**wide))
+    path = export_gguf(model, train_bpe(["some text to learn"] * 9, 270), tmp_path / "m.gguf", dtype)
+    packed, exact = load_packed_gguf(path)[0], load_gguf(path, dtype="float32")[0].state_dict()
+    layers = quantized_layers(packed)
+    assert len(layers) == 2 * (7 if moe is None else 4 + 3 * 4)
+    assert sum(t.numel() * t.element_size() for layer in layers.values() for t in layer.buffers()) < 1.1 * sum(
+        layer.in_features * layer.out_features for layer in layers.values()
+    )
+    for key, weight in dequantize_model(packed).state_dict().items():
+        assert (weight.float() - exact[key]).norm() <= 0.006 * exact[key].norm(), key
 
 
 def test_an_export_is_rounded_on_calibration_text_and_opens_packed(tmp_path: Path):
@@ -53,5 +79,8 @@ def test_an_export_is_rounded_on_calibration_text_and_opens_packed(tmp_path: Pat
     opened, _ = open_model(tmp_path / "out", "cpu")
     tokens = torch.tensor([tokenizer.encode("some text to learn")])
     with torch.no_grad():
-        difference = opened(tokens).logits.float() - load_gguf(tmp_path / "out" / "model.gguf")[0](tokens).logits
+        difference = (
+            opened(tokens).logits.float()
+            - load_gguf(tmp_path / "out" / "model.gguf", dtype="float32")[0](tokens).logits
+        )
     assert difference.abs().max() < 0.1

@@ -41,7 +41,7 @@ def export(
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"format {format!r}, expected one of {', '.join(EXPORT_FORMATS)}")
-    out, dtype = Path(out), str(dtype or own_dtype(model, source)).removeprefix("torch.")
+    out, dtype = Path(out), str(dtype or own_dtype(model)).removeprefix("torch.")
     out.mkdir(parents=True, exist_ok=True)
     head = read_classifier(source) if source is not None and source.is_dir() else None
     fits = head is not None and format == "huggingface" and find_classifier_family(model.config, head) is not None  # type: ignore[arg-type]
@@ -58,16 +58,8 @@ def export(
     return [*files, *(write_card_files(source, out) if source else ())]
 
 
-def own_dtype(model: nn.Module, source: Path | None = None) -> torch.dtype:
-    """The floating dtype of most weights of `model`; of a .gguf file with quantized weights bfloat16, which engines run fast.
-
-    source: the file of the model, which is opened as float32 whatever its type.
-    """
-    if source is not None and source.suffix == ".gguf":
-        from groundup.interop.gguf.split_gguf import SplitGGUFFile  # optional dependency
-
-        types = SplitGGUFFile(source).types()
-        return torch.float32 if types == {"F32"} else torch.float16 if types <= {"F32", "F16"} else torch.bfloat16
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """The floating dtype of most weights of `model`."""
     counts: Counter[torch.dtype] = Counter()
     for parameter in model.parameters():
         if parameter.dtype in DTYPES.values():

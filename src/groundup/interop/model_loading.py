@@ -46,7 +46,7 @@ def open_model(
 
     Args:
         device: "auto" is an accelerator if there is one.
-        dtype: of the weights, such as "bfloat16"; None keeps that of the files (float32 for a GGUF file).
+        dtype: of the weights, such as "bfloat16"; None keeps that of the files, which is bfloat16 for the packed types of GGUF.
         adapter: a PEFT folder, a run or a stage, whose adapter is merged into the weights.
         verify: compare the files of a run's stage with their SHA-256, and the base of an adapter with its fingerprint, first.
 

@@ -87,9 +87,11 @@ def export_model(
         check_artifact(path)
     with new_folder(out) as partial:
         model, tokenizer = (
-            load_quantized_model(source) if quantized else interop.open_model(source, "cpu", verify=verify)
+            load_quantized_model(source)
+            if quantized
+            else interop.open_model(source, "cpu", _exact_dtype(source, dtype), verify=verify)
         )
-        dtype, notes = dtype or _default_dtype(model, source, format), []
+        dtype, notes = dtype or _default_dtype(model, format), []
         if packed:
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)
             files += write_card_files(source, partial)
@@ -129,8 +131,13 @@ def export_model(
     return ModelExport([out / file.relative_to(partial) for file in dict.fromkeys(files)], dtype, difference, notes)
 
 
-def _default_dtype(model: nn.Module, source: Path, format: str) -> str:
-    own = own_dtype(model, source)
+def _exact_dtype(source: Path, dtype: str | None) -> str | None:
+    """float32 for a .gguf file, whose packed values bfloat16 would round, unless that is what is written."""
+    return "float32" if source.suffix == ".gguf" and dtype not in (None, "bfloat16") else None
+
+
+def _default_dtype(model: nn.Module, format: str) -> str:
+    own = own_dtype(model)
     if format in FORMATS and own == torch.float32:
         own = torch.float16
     return str(own).removeprefix("torch.")

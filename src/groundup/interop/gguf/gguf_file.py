@@ -46,13 +46,13 @@ class GGUFFile:
         metadata: value by key; arrays are lists.
         shapes: shape by tensor name, outermost dimension first.
 
-    `dtype`: of the quantized tensors that are unpacked.
+        dtype: of the quantized tensors that are unpacked.
 
     Raises UserError for another format and for a truncated file.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype = torch.float32):
-        self.path, self._dtype = path, dtype
+        self.path, self.dtype = path, dtype
         with path.open("rb") as file:
             if (magic := file.read(4)) != MAGIC:
                 raise UserError(f"{path}: begins with {magic!r}, expected {MAGIC!r}", hint="is it a .gguf file?")
@@ -85,11 +85,11 @@ class GGUFFile:
         return torch.from_numpy(stored).view(FLOATING[kind]).reshape(shape)
 
     def packed(self, name: str) -> tuple[str, Tensor]:
-        """Name of the type, and the bytes of each row (rows bytes), of a tensor with two dimensions."""
+        """Name of the type, and the bytes of each row (... rows bytes), of a matrix or a stack of matrices."""
         begin, end = self._byte_ranges[name]
         stored = np.frombuffer(self._bytes, np.uint8, end - begin, begin)
         weakref.finalize(stored, drop_pages, self._bytes, begin, end).atexit = False
-        return self._types[name].name, torch.from_numpy(stored).view(self.shapes[name][0], -1)
+        return self._types[name].name, torch.from_numpy(stored).view(*self.shapes[name][:-1], -1)
 
     def type_of(self, name: str) -> str:
         """Name of the type of a tensor."""
@@ -101,7 +101,7 @@ class GGUFFile:
 
     def _unpack(self, name: str, packed: np.ndarray) -> Tensor:
         kind, shape = self._types[name], self.shapes[name]
-        values = torch.empty(shape, dtype=self._dtype)
+        values = torch.empty(shape, dtype=self.dtype)
         rows = values.view(-1, *shape[-1:] or (1,))
         packed = packed.reshape(len(rows), -1)
         step = max(CHUNK_VALUES // rows.shape[1], 1)

@@ -26,17 +26,19 @@ def load_gguf(
 ) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a .gguf file, or of the files of which it is the first.
 
-    Weights are float32 if `dtype` is None: quantized types (Q8_0, Q4_1, Q4_K, ...) are unpacked.
+    Quantized types (Q8_0, Q4_1, Q4_K, ...) are unpacked. `dtype` None: that of the matrices in the file (float32, float16 or
+    bfloat16), and bfloat16 where they are quantized; float32 has their exact values.
 
     Raises UserError for a damaged file, an unsupported architecture or type, and weights that do not fit the metadata.
 
     >>> model, tokenizer = load_gguf(Path("model.gguf"))
     """
-    dtype = resolve_dtype(dtype) or torch.float32
-    source, config, tokenizer = open_gguf(Path(path), dtype)
+    source, config, tokenizer = open_gguf(Path(path), resolve_dtype(dtype))
     architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
     build_weight_map = partial(gguf_weight_map, architecture)
-    model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
+    model = build_from_tensors(
+        config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=source.dtype
+    )
     return model, tokenizer
 
 
@@ -46,8 +48,8 @@ def read_gguf(path: Path) -> tuple[ModelConfig, Tokenizer]:
     return config, tokenizer
 
 
-def open_gguf(path: Path, dtype: torch.dtype = torch.float32) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
-    """The file or files, the configuration and the tokenizer; quantized tensors are read as `dtype`."""
+def open_gguf(path: Path, dtype: torch.dtype | None = None) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
+    """The file or files, the configuration and the tokenizer; quantized tensors are read as `dtype`, see `load_gguf`."""
     source = SplitGGUFFile(path, dtype)
     try:
         factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None

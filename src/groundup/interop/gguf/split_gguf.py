@@ -16,14 +16,17 @@ SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 class SplitGGUFFile:
-    """The files of one model as one: the attributes and `read` of GGUFFile. Raises UserError if one is missing."""
+    """The files of one model as one: the attributes and `read` of GGUFFile. Raises UserError if one is missing.
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.float32):
+    `dtype` None: that of the matrices, which is bfloat16 where they are packed.
+    """
+
+    def __init__(self, path: Path, dtype: torch.dtype | None = None):
         self.path = path
-        first = GGUFFile(path, dtype)
+        first = GGUFFile(path)
         count = first.metadata.get("split.count", 1)
         self.metadata = first.metadata
-        files = [first] if count == 1 else [GGUFFile(part, dtype) for part in _parts(path, count)]
+        files = [first] if count == 1 else [GGUFFile(part) for part in _parts(path, count)]
         if files[0].metadata.get("split.no", 0) != 0:
             raise UserError(f"{path}: split.no = {files[0].metadata['split.no']} in the first file, expected 0")
         self.metadata = files[0].metadata
@@ -32,6 +35,15 @@ class SplitGGUFFile:
         expected = self.metadata.get("split.tensors.count", len(self.shapes))
         if len(self.shapes) != expected:
             raise UserError(f"{path}: {len(self.shapes)} tensors in {count} files, expected {expected}")
+        self.dtype = dtype or self._own_dtype()
+        for file in files:
+            file.dtype = self.dtype
+
+    def _own_dtype(self) -> torch.dtype:
+        found = {self.type_of(name) for name, shape in self.shapes.items() if len(shape) > 1}
+        if found <= {"F64", "F32"}:
+            return torch.float32
+        return torch.float16 if found <= {"F32", "F16"} else torch.bfloat16
 
     def read(self, name: str) -> Tensor:
         return self._file_of[name].read(name)

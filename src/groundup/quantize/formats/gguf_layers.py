@@ -1,62 +1,83 @@
-"""Models of GGUF files whose Q8_0, Q5_0 and Q4_0 layers stay packed: such a block is a symmetric group of 32, bit for bit.
+"""Models of GGUF files whose packed layers stay packed.
 
-Other types of packed tensors are unpacked to float32, as `interop.open_model` does with all: their scales have no form here.
+A block of Q8_0, Q5_0 or Q4_0 is a symmetric group of 32, bit for bit. The other types (Q4_1, the k-quants) have scales or
+minimums that no integer grid has: their layers are rounded to 8 bits in such groups, which costs a hundredth of their own error
+at most. Other tensors are read as `interop.open_model` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from gguf import GGMLQuantizationType
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES
 from groundup.interop.gguf.architectures.gguf_architecture import gguf_weight_map
 from groundup.interop.gguf.gguf_import import open_gguf
 from groundup.interop.gguf.gguf_rope import ROPE_FACTORS
 from groundup.interop.gguf.split_gguf import SplitGGUFFile
-from groundup.interop.gguf.types.gguf_blocks import BLOCK_TYPES
+from groundup.interop.gguf.types.gguf_blocks import BLOCK_TYPES, dequantize_blocks
+from groundup.interop.safetensors_files import cast_floating
 from groundup.interop.weight_map import TensorMap, check_tensors, convert_to_native, expected_shapes
 from groundup.model import assign_weights, build_meta_model
+from groundup.model.moe import Experts
+from groundup.quantize.layers.quantized_experts import MATRICES, QuantizedExperts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear
-from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
+from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, round_to_nearest
 from groundup.quantize.quantizer import quantizable_layers
 from groundup.tokenizer import Tokenizer
 
 SCHEMES = {name: QuantizationScheme(bits, 32, True) for name, bits in (("Q8_0", 8), ("Q5_0", 5), ("Q4_0", 4))}
+"""Types that are read bit for bit."""
+ROUNDED = QuantizationScheme(8, 32, True)
+PACKED_TYPES = {kind.name for kind in BLOCK_TYPES}
+VALUES_AT_ONCE = 1 << 22
 
 
 def has_packed_layers(path: Path) -> bool:
     """Whether a .gguf file holds types that stay packed."""
-    return bool(SplitGGUFFile(path).types() & SCHEMES.keys())
+    return bool(SplitGGUFFile(path).types() & PACKED_TYPES)
 
 
-def load_packed_gguf(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
-    """The model, in evaluation mode and frozen, and the tokenizer of a .gguf file. Raises UserError as `load_gguf`."""
-    source, config, tokenizer = open_gguf(path)
+def load_packed_gguf(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[nn.Module, Tokenizer]:
+    """The model, in evaluation mode and frozen, and the tokenizer of a .gguf file; what is not packed as in `load_gguf`."""
+    source, config, tokenizer = open_gguf(path, dtype)
     model = build_meta_model(config).requires_grad_(False)
-    empty = model.state_dict()
+    empty, float32 = model.state_dict(), dict(model.named_buffers())
     weight_map = list(gguf_weight_map(GGUF_ARCHITECTURES[source.metadata["general.architecture"]], config, list(empty)))
     check_tensors(expected_shapes(weight_map, empty), source, (ROPE_FACTORS,))
-    layers = quantizable_layers(model)
-    packed = [each for each in weight_map if _stays_packed(each, source, layers)]
-    biases = {}
+    places = _places(model)
+    packed = [each for each in weight_map if _stays_packed(each, source, places, empty)]
+    experts = {each.native[0].rpartition(".")[0] for each in packed if "{}" in places[each.native[0]]}
+    whole = {each.native[0] for each in packed}
+    for path_of in sorted(experts):
+        if all(f"{path_of}.{name}_proj" in whole for name in MATRICES):
+            model.set_submodule(path_of, QuantizedExperts(model.get_submodule(path_of)))  # type: ignore[arg-type]
+        else:  # stacked experts are packed together or not at all
+            packed = [each for each in packed if each.native[0].rpartition(".")[0] != path_of]
+    biased: dict[str, list[QuantizedLinear]] = {}
     for each in packed:
-        kinds, rows = zip(*(source.packed(name) for name in each.foreign), strict=True)
-        scheme, block = SCHEMES[kinds[0]], BLOCK_TYPES[GGMLQuantizationType[kinds[0]]]
-        for name, matrix in zip(each.native, each.to_native(list(rows)), strict=True):
-            layer = layers[name.removesuffix(".weight")]
-            blocks = block.unpack(matrix.reshape(-1, block.block_bytes))
-            codes = (blocks.codes.to(torch.int16) + scheme.mid_code).to(torch.uint8).view(layer.out_features, -1)
-            scale = blocks.d.view(layer.out_features, -1)
-            zero = torch.full_like(scale, scheme.mid_code, dtype=torch.uint8)
-            made = QuantizedLinear.from_weight(QuantizedWeight(codes, scale, zero, scheme))
-            if layer.bias is not None:
-                biases[name.replace(".weight", ".bias")] = made
-            model.set_submodule(name.removesuffix(".weight"), made.to(device))
-    floats = dict(convert_to_native([each for each in weight_map if each not in packed], source))
-    for name, made in biases.items():
-        made.bias = floats.pop(name).to(device)
+        for name, kind, rows in _packed_rows(each, source):
+            matrices = [rows] if rows.dim() == 2 else list(rows)
+            paths = [places[name].format(number) for number in range(len(matrices))]
+            for layer_path, matrix in zip(paths, matrices, strict=True):
+                layer = model.get_submodule(layer_path)
+                made = QuantizedLinear.from_weight(_weight(kind, matrix))
+                if layer.bias is not None:
+                    bias = name.replace("_proj", "_bias") if rows.dim() > 2 else name.replace(".weight", ".bias")
+                    biased.setdefault(bias, []).append(made)
+                model.set_submodule(layer_path, made.to(device))
+    floats = {
+        name: cast_floating(tensor, torch.float32 if name in float32 else source.dtype)
+        for name, tensor in convert_to_native([each for each in weight_map if each not in packed], source)
+    }
+    for name, layers in biased.items():
+        bias = floats.pop(name).to(device)
+        for layer, own in zip(layers, [bias] if bias.dim() == 1 else bias, strict=True):
+            layer.bias = own.clone()
     state = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
     assign_weights(
         model, state | {name: tensor.to(device).contiguous() for name, tensor in floats.items()}, source=str(path)
@@ -64,16 +85,45 @@ def load_packed_gguf(path: Path, device: torch.device | str = "cpu") -> tuple[nn
     return model.eval().requires_grad_(False), tokenizer
 
 
-def _stays_packed(each: TensorMap, source: SplitGGUFFile, layers: dict[str, nn.Linear]) -> bool:
-    """Whether the tensors are linear layers' matrices of one type, which differ from the file in the order of rows alone."""
-    is_linear = all(name.endswith(".weight") and name.removesuffix(".weight") in layers for name in each.native)
-    kinds = {source.type_of(name) for name in each.foreign}
-    return is_linear and len(each.foreign) == 1 and len(kinds) == 1 and kinds <= SCHEMES.keys() and _rows(each, layers)
+def _places(model: nn.Module) -> dict[str, str]:
+    """The path of the layer of a matrix by its name; {} in it stands for the number of an expert."""
+    places = {f"{name}.weight": name for name in quantizable_layers(model)}
+    for path, module in model.named_modules():
+        if type(module) is Experts:
+            places |= {f"{path}.{name}_proj": f"{path}.{name}_proj.{{}}" for name in MATRICES}
+    return places
 
 
-def _rows(each: TensorMap, layers: dict[str, nn.Linear]) -> bool:
-    """Whether the map moves rows alone: columns that are numbered keep their numbers."""
-    widths = [layers[name.removesuffix(".weight")] for name in each.native]
-    numbered = [torch.arange(layer.in_features).expand(layer.out_features, -1) for layer in widths]
-    foreign: Sequence[torch.Tensor] = each.to_foreign(numbered)
-    return foreign[0].dim() == 2 and bool((foreign[0] == numbered[0][:1]).all())
+def _stays_packed(each: TensorMap, source: SplitGGUFFile, places: dict[str, str], empty: dict[str, Tensor]) -> bool:
+    """Whether the tensors are layers' matrices of a packed type, which differ from the file in the order of rows alone."""
+    if (
+        len(each.foreign) != 1
+        or not places.keys() >= set(each.native)
+        or source.type_of(each.foreign[0]) not in PACKED_TYPES
+    ):
+        return False
+    numbered = [torch.arange(empty[name].shape[-1]).expand(empty[name].shape) for name in each.native]
+    foreign = each.to_foreign(numbered)[0]
+    row = numbered[0].flatten(0, -2)[:1]
+    return foreign.dim() == numbered[0].dim() and foreign.shape[-1] == row.shape[1] and bool((foreign == row).all())
+
+
+def _packed_rows(each: TensorMap, source: SplitGGUFFile) -> Iterator[tuple[str, str, Tensor]]:
+    """Name, type and bytes (... rows bytes) of each native matrix."""
+    kind, rows = source.packed(each.foreign[0])
+    for name, matrix in zip(each.native, each.to_native([rows]), strict=True):
+        yield name, kind, matrix
+
+
+def _weight(kind: str, rows: Tensor) -> QuantizedWeight:
+    """The weight of a matrix from the bytes of its rows (out bytes)."""
+    block, scheme = BLOCK_TYPES[GGMLQuantizationType[kind]], SCHEMES.get(kind)
+    if scheme is not None:
+        blocks = block.unpack(rows.reshape(-1, block.block_bytes))
+        codes = (blocks.codes.to(torch.int16) + scheme.mid_code).to(torch.uint8).view(len(rows), -1)
+        scale = blocks.d.view(len(rows), -1)
+        return QuantizedWeight(codes, scale, torch.full_like(scale, scheme.mid_code, dtype=torch.uint8), scheme)
+    step = max(1, VALUES_AT_ONCE // (rows.shape[1] // block.block_bytes * block.block))
+    parts = [round_to_nearest(dequantize_blocks(part.contiguous(), block), ROUNDED) for part in rows.split(step)]
+    codes, scale, zero = (torch.cat([getattr(part, name) for part in parts]) for name in ("codes", "scale", "zero"))
+    return QuantizedWeight(codes, scale, zero, ROUNDED)

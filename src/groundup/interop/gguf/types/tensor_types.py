@@ -4,8 +4,8 @@ A mix names a type for most matrices and more bits for those that suffer most fr
 matrix of the feed-forward in an eighth of the layers at each end and every third between ("M"), or in the first ones ("S"), and
 the output head with the embedding that it may share. Types that do not divide a row are replaced by one of blocks of 32.
 
-Source: llama.cpp, src/llama-quant.cpp; the types are equal tensor by tensor in the tests (except T5, whose two stacks count as
-one there, and Falcon).
+Source: llama.cpp, src/llama-quant.cpp. It has other rules for Falcon, and counts the two stacks of T5 as one. A test compares the
+types of all tensors with those of files that llama.cpp writes (tests/parity/test_interop_llama_cpp.py).
 """
 
 import re
