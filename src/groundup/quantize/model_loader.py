@@ -24,7 +24,8 @@ def open_model(
         model, tokenizer = open_model("runs/quickstart/09-quantized")
 
     `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, a .gguf file
-    (whose packed layers stay packed if there is no adapter), or anything else that `groundup.interop.open_model` opens. `adapter`: a PEFT folder, a run or a stage, whose adapter is merged into the weights, or works beside packed ones.
+    (whose packed layers stay packed if there is no adapter), or anything else that `groundup.interop.open_model` opens.
+    `adapter`: a PEFT folder, a run or a stage, whose adapter is merged into the weights, or works beside packed ones.
     `verify`: compare the files of a run's stage with their SHA-256, and the base of an adapter with its fingerprint, first.
     Raises UserError for other contents and for damaged files.
     """
