@@ -16,8 +16,9 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.cli import app
 from groundup.finetune.lora import LoRAOptions, prepare_lora
+from groundup.generate import GREEDY, BatchingEngine, Request, generate
 from groundup.interop import base_model
-from groundup.interop.adapters import adapter_disabled, lora_layers, save_adapter, with_adapter
+from groundup.interop.adapters import AdapterModels, adapter_disabled, lora_layers, save_adapter, with_adapter
 from groundup.interop.adapters.adapter_paths import split_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.model import Decoder, load_model, save_model
@@ -111,6 +112,46 @@ def test_several_adapters_share_one_base(folders, logits):
     with adapter_disabled(blue):
         untied = logits_of(blue)[..., 3:] - logits["base"][..., 3:]
     assert untied.abs().max() < 1  # rows of control tokens are part of the copy
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_of_one_batch_have_adapters_of_their_own(folders, tmp_path, packed):
+    """Low-rank updates, DoRA and token rows, in one forward pass over the base's layers, beside rows of the base."""
+    if packed:
+        quantize_folder(folders / "base", tmp_path / "packed", method="rtn", bits=8, group_size=32, device="cpu")
+    base, _ = open_model(tmp_path / "packed" if packed else folders / "base", "cpu")
+    adapters = {name: with_adapter(base, folders / name) for name in ("red", "blue")}
+    variants = AdapterModels(base.eval(), adapters)
+    names = ["red", None, "blue", "red", None, "blue"]
+    assert len(list(variants.groups(names))) == 1
+    assert [rows for rows, _ in variants.groups(["blue", "blue"])] == [[0, 1]]
+    prompts = [[row + 3, 7, 9] for row in range(6)]
+    expected = [
+        generate(variants[name], prompt, max_tokens=8, sampling=GREEDY)
+        for name, prompt in zip(names, prompts, strict=True)
+    ]
+    engine = BatchingEngine(base, variants=variants)
+    requests = [Request(prompt, 8, GREEDY, adapter=name) for name, prompt in zip(names, prompts, strict=True)]
+    for request in requests:
+        engine.submit(request)
+    while engine.busy:
+        engine.step()
+    assert [request.tokens for request in requests] == expected
+    assert len(set(map(tuple, expected))) > 3
+    with pytest.raises(UserError, match="no adapter 'green'"):
+        engine.submit(Request([1], 1, adapter="green"))
+
+
+def test_a_prompt_is_not_read_with_the_keys_of_another_adapter(folders):
+    base, _ = open_model(folders / "base", "cpu")
+    variants = AdapterModels(base.eval(), {"red": with_adapter(base, folders / "red")})
+    prompt = list(range(3, 43))
+    engine = BatchingEngine(base, variants=variants)
+    for name in (None, "red", None):
+        engine.submit(request := Request(prompt, 6, GREEDY, adapter=name))
+        while engine.busy:
+            engine.step()
+        assert request.tokens == generate(variants[name], prompt, max_tokens=6, sampling=GREEDY)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

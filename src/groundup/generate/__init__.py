@@ -13,6 +13,7 @@
     page_memory.py      their memory
     paged_kv_cache.py   key/value cache of many sequences in pages
     kv_cache_budget.py  number of pages
+    request.py          requests of the engine and their outputs
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
@@ -22,7 +23,7 @@
 Deliberately absent: HTTP, threads and queues (chapter 13). Not yet written: speculative decoding.
 """
 
-from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts
+from groundup.generate.batching_engine import BatchingEngine, generate_many, generate_texts
 from groundup.generate.beam_search import beam_search, beam_search_text
 from groundup.generate.constrained_decoding import Grammar, GrammarCompiler
 from groundup.generate.detokenizer import StreamDetokenizer, decode_output
@@ -36,6 +37,7 @@ from groundup.generate.generation import (
     stream_tokens,
 )
 from groundup.generate.quantized_kv_cache import use_kv_bits
+from groundup.generate.request import Request, StepOutput
 from groundup.generate.reward_model import RewardModel, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.sequence_sampler import SequenceSampler

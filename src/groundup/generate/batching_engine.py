@@ -9,9 +9,10 @@ that came last gives up its pages and is computed again later. Samples of one pr
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, cast
+from hashlib import sha256
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -29,44 +30,12 @@ from groundup.generate.generation import (
 )
 from groundup.generate.kv_cache_budget import new_paged_cache
 from groundup.generate.paged_kv_cache import PAGE_SIZE, CachedSequence, PagedKVCache
+from groundup.generate.request import ModelVariants, Request, StepOutput
 from groundup.generate.sampling import InvalidLogitsError, SamplingParams, log_probabilities, top_logprobs
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import EncoderDecoder
+from groundup.model.attention import CrossKeyValues
 from groundup.tokenizer import Tokenizer
-
-
-@dataclass(eq=False)
-class Request:
-    """One prompt with its limits and sampling parameters.
-
-    Attributes:
-        logprobs: also return the log-probability of each token and of this many most likely tokens; None: no.
-        tokens: generated so far.
-    """
-
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    stop_ids: Collection[int] = ()
-    logprobs: int | None = None
-    tokens: list[int] = field(default_factory=list, init=False)
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """Result of a step for one request: a token, a finish reason, or both.
-
-    `finish_reason` is "stop" at a stop token (which is not returned) or when the text of a grammar is complete, "length"
-    when max_tokens or the context length is reached, "error" when no token could be chosen; `error` says why. `logprob` and
-    `top_logprobs` are in nats, before temperature and filters, if `Request.logprobs` is set.
-    """
-
-    request: Request
-    token: int | None
-    finish_reason: Literal["stop", "length", "error"] | None
-    logprob: float | None = None
-    top_logprobs: list[tuple[int, float]] = field(default_factory=list)
-    error: InvalidLogitsError | None = None
 
 
 @dataclass(eq=False)
@@ -110,6 +79,7 @@ class BatchingEngine:
         max_batch: requests that run at the same time; more wait in order.
         prefill_chunk: prompt tokens prefilled per step at most.
         cache_memory: bytes for keys and values; default: see `new_paged_cache`.
+        variants: `model` with adapters, which requests name.
 
     >>> engine = BatchingEngine(model)
     >>> engine.submit(Request(tokenizer.encode("Hello"), max_tokens=20))
@@ -119,11 +89,17 @@ class BatchingEngine:
     """
 
     def __init__(
-        self, model: nn.Module, *, max_batch: int = 8, prefill_chunk: int = 256, cache_memory: int | None = None
+        self,
+        model: nn.Module,
+        *,
+        max_batch: int = 8,
+        prefill_chunk: int = 256,
+        cache_memory: int | None = None,
+        variants: ModelVariants | None = None,
     ):
         self._model = cast(GenerativeModel, model)  # of an encoder, `submit` refuses every request
         self.max_batch = max_batch
-        self._prefill_chunk, self._cache_memory = prefill_chunk, cache_memory
+        self._prefill_chunk, self._cache_memory, self._variants = prefill_chunk, cache_memory, variants
         self._num_submitted = 0
         self._waiting: deque[_Row] = deque()  # in order of arrival
         self._prefilling: deque[_Prefill] = deque()
@@ -149,6 +125,8 @@ class BatchingEngine:
         """Queue a request. Raises UserError when max_tokens < 1, or the prompt is empty or fills the context or the cache."""
         if request.max_tokens < 1:
             raise UserError(f"max_tokens = {request.max_tokens}, expected at least 1")
+        if request.adapter is not None and (self._variants is None or request.adapter not in self._variants):
+            raise UserError(f"no adapter {request.adapter!r} in this engine", hint="BatchingEngine(variants=...)")
         limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
         tokens = self._decoder_tokens(request)
         room = self.cache.pool.num_pages * PAGE_SIZE - len(tokens)
@@ -197,15 +175,26 @@ class BatchingEngine:
         if not self._running:
             return []
         rows = self._running
-        logits = self._next_logits([row.tokens[-1:] for row in rows], [_cached(row) for row in rows])
+        sequences = [_cached(row) for row in rows]
+        logits = self._next_logits([row.tokens[-1:] for row in rows], sequences, [row.request.adapter for row in rows])
         for row in rows:
             self.cache.remember(_cached(row), row.tokens)
         outputs = [self._sample(row, logits[index]) for index, row in enumerate(rows)]
         self._finish([row for row, output in zip(rows, outputs, strict=True) if output.finish_reason])
         return outputs
 
-    def _next_logits(self, tokens: list[list[int]], sequences: list[CachedSequence]) -> Float[Tensor, "B V"]:
-        return next_token_logits(self._model, tokens, self.cache.batch(sequences))
+    def _next_logits(
+        self, tokens: list[list[int]], sequences: list[CachedSequence], adapters: list[str | None]
+    ) -> Float[Tensor, "B V"]:
+        """Logits of the token after each row, which have so many tokens each."""
+        if self._variants is None or not any(adapters):
+            return next_token_logits(self._model, tokens, self.cache.batch(sequences))
+        parts: dict[int, Tensor] = {}
+        for rows, model in self._variants.groups(adapters):
+            batch = self.cache.batch([sequences[row] for row in rows])
+            logits = next_token_logits(cast(GenerativeModel, model), [tokens[row] for row in rows], batch)
+            parts |= zip(rows, logits, strict=True)
+        return torch.stack([parts[row] for row in range(len(tokens))])
 
     def _preempt(self) -> None:
         """Take the pages of the request that came last: it waits, and is computed again."""
@@ -246,7 +235,7 @@ class BatchingEngine:
         """Read up to `size` tokens of a prompt; returns how many. Its first output, if it is read to the end, joins `outputs`."""
         sequence, tokens = prefill.sequence, prefill.tokens
         chunk = tokens[sequence.length : sequence.length + size]
-        logits = self._next_logits([chunk], [sequence])[0]
+        logits = self._next_logits([chunk], [sequence], [prefill.rows[0].request.adapter])[0]
         self.cache.remember(sequence, tokens)
         if sequence.length == len(tokens):
             outputs += [self._start(row, self.cache.fork(sequence), logits) for row in prefill.rows]
@@ -263,15 +252,15 @@ class BatchingEngine:
             if prefill := self._same_prompt(row):
                 prefill.rows.append(self._waiting.popleft())
                 continue
-            sequence = self.cache.begin(row.tokens)
+            adapter = row.request.adapter
+            sequence = self.cache.begin(row.tokens, b"" if adapter is None else sha256(adapter.encode()).digest())
             needed = self.cache.new_pages(sequence, len(row.tokens) - sequence.length)
             if self.running and needed + len(self._running) > self.cache.pool.available:
                 self.cache.free(sequence)
                 return None
             self.cache.reserve(sequence, len(row.tokens) - sequence.length)
             if isinstance(self._model, EncoderDecoder):
-                source = torch.tensor([list(row.request.prompt_ids)], device=self.cache.device)
-                sequence.layer_cross_key_values = self._model.new_cache(source, 1).layer_cross_key_values
+                sequence.layer_cross_key_values = self._read_source(row.request)
             prefill = _Prefill([self._waiting.popleft()], sequence)
             self._prefilling.append(prefill)
             while self._waiting and self.running < self.max_batch and self._same_prompt(self._waiting[0]):
@@ -282,8 +271,9 @@ class BatchingEngine:
     def _same_prompt(self, row: _Row) -> _Prefill | None:
         """A prompt that is being read and that `row` continues too."""
         for prefill in self._prefilling:
-            first = prefill.rows[0].request
-            if not first.tokens and not row.request.tokens and list(first.prompt_ids) == list(row.request.prompt_ids):
+            one, other = prefill.rows[0].request, row.request
+            same = one.adapter == other.adapter and list(one.prompt_ids) == list(other.prompt_ids)
+            if same and not one.tokens and not other.tokens:
                 return prefill
         return None
 
@@ -301,6 +291,12 @@ class BatchingEngine:
         return output
 
     # ----
+
+    def _read_source(self, request: Request) -> list[CrossKeyValues]:
+        """Of an encoder-decoder: the cross-attention's keys and values for the source text."""
+        model = cast(EncoderDecoder, self._model if self._variants is None else self._variants[request.adapter])
+        source = torch.tensor([list(request.prompt_ids)], device=self.cache.device)
+        return model.new_cache(source, 1).layer_cross_key_values
 
     def _decoder_tokens(self, request: Request) -> list[int]:
         """The tokens that the decoder reads first."""

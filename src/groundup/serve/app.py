@@ -16,6 +16,7 @@ from starlette.routing import Route
 from groundup.artifacts.errors import UserError
 from groundup.generate import BatchingEngine
 from groundup.generate.generation import GenerativeModel
+from groundup.interop.adapters import AdapterModels
 from groundup.model import Encoder
 from groundup.serve.api_error import ApiError
 from groundup.serve.endpoints import Endpoints
@@ -57,8 +58,7 @@ def create_app(
         max_waiting: maximum number of queued requests; further ones get status 503.
         max_tokens: maximum number of generated tokens per answer; None: limited by the context only.
         max_body: maximum request size in bytes.
-        adapters: by name, the model with an adapter and its tokenizer; a request names one as its model. Each has an engine and
-            a cache of its own: requests for one adapter form batches, those for several do not.
+        adapters: by name, the model with an adapter (`with_adapter`) and its tokenizer; a request names one as its model.
         cache_memory: bytes for keys and values; None: what requests need, up to half of the free memory.
         starters: by name of a model, messages that the page offers (`conversation_starters`).
 
@@ -69,27 +69,24 @@ def create_app(
             "the API key is empty, expected at least one character", hint="omit it for a server without a key"
         )
     served = {name: (model, tokenizer), **(adapters or {})}
-    threads = {
-        each: EngineThread(
-            BatchingEngine(network.eval(), max_batch=max_batch, cache_memory=cache_memory), max_waiting=max_waiting
-        )
-        for each, (network, _) in served.items()
-    }
-    metrics = ServerMetrics(
-        lambda: sum(thread.running for thread in threads.values()),
-        lambda: sum(thread.waiting for thread in threads.values()),
+    variants = AdapterModels(model.eval(), {each: network.eval() for each, (network, _) in (adapters or {}).items()})
+    engine = BatchingEngine(
+        model, max_batch=max_batch, cache_memory=cache_memory, variants=variants if adapters else None
     )
+    thread = EngineThread(engine, max_waiting=max_waiting)
+    metrics = ServerMetrics(lambda: thread.running, lambda: thread.waiting)
     models = [
         ServedModel(
             model=network,
             tokenizer=words,
             name=each,
-            engine_thread=threads[each],
+            engine_thread=thread,
             metrics=metrics,
             max_tokens=max_tokens or network.config.cached_context_length,
             created=int(time.time()),
             aliases=tuple(aliases) if each == name else (),
             starters=(starters or {}).get(each, ()),
+            adapter=None if each == name else each,
         )
         for each, (network, words) in served.items()
     ]
@@ -118,13 +115,11 @@ def create_app(
 
     async def stop_generation(seconds: float = 0.0) -> None:
         """Refuse new requests, and end the others after so many seconds."""
-        for thread in threads.values():
-            thread.refuse()
+        thread.refuse()
         end = time.monotonic() + seconds
-        while any(thread.in_flight for thread in threads.values()) and time.monotonic() < end:
+        while thread.in_flight and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        for thread in threads.values():
-            await asyncio.to_thread(thread.stop)
+        await asyncio.to_thread(thread.stop)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

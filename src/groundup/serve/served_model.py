@@ -36,6 +36,7 @@ class ServedModel:
         max_tokens: upper limit of generated tokens; larger values in requests are reduced to it.
         created: when it was loaded, in seconds since 1970.
         starters: messages that the page offers.
+        adapter: name of its adapter in the engine.
     """
 
     model: GenerativeModel | Encoder
@@ -47,6 +48,7 @@ class ServedModel:
     created: int
     aliases: Sequence[str] = ()
     starters: Sequence[str] = ()
+    adapter: str | None = None
 
     @property
     def is_decoder(self) -> bool:
@@ -224,7 +226,9 @@ class ServedModel:
         sampling = body.sampling_params(1.0 if self.is_decoder else 0.0)
         stop_ids = body.stop_ids(self.tokenizer.stop_ids)
         requests = [
-            Request(prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, logprobs)
+            Request(
+                prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, logprobs, self.adapter
+            )
             for prompt in prompts
             for number in range(body.num_choices)
         ]

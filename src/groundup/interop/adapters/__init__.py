@@ -10,6 +10,7 @@ Files, in reading order:
     adapter_folder.py     writing an adapter
     adapter_loading.py    opening an adapter on its base model
     adapter_paths.py      adapters by path, and models that are opened with one
+    adapter_models.py     several adapters on one base in one batch
 
 Deliberately absent: adapters that are not LoRA (prompts, IA3, AdaLoRA ...), and variants of LoRA that change the base's weights
 in ways that cannot be repeated: they are refused by key and value.
@@ -17,6 +18,7 @@ in ways that cannot be repeated: they are refused by key and value.
 
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.adapter_loading import load_adapter
+from groundup.interop.adapters.adapter_models import AdapterModels
 from groundup.interop.adapters.adapter_paths import (
     adapter_tokenizer,
     add_adapter,
@@ -28,6 +30,7 @@ from groundup.interop.adapters.adapter_paths import (
 from groundup.interop.adapters.lora_layer import adapter_disabled, lora_layers, merge_lora, unmerge_lora
 
 __all__ = [
+    "AdapterModels",
     "adapter_disabled",
     "adapter_tokenizer",
     "add_adapter",

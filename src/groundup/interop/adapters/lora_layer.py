@@ -77,7 +77,7 @@ class LoRALinear(nn.Module):
             return y
         cast = torch.is_autocast_enabled(x.device.type)  # which casts the factors to the dtype of x
         dropped = self.dropout(x if cast else x.to(self.lora_a.dtype))
-        update = F.linear(F.linear(dropped, self.lora_a) * self.scale, self.lora_b, self._scaled_bias())
+        update = self.low_rank(dropped)
         if self.magnitude is None:
             return y + update.to(y.dtype)
         # The length is a constant for the gradient (DoRA, section 4.3).
@@ -88,6 +88,10 @@ class LoRALinear(nn.Module):
         else:
             product = y if bias is None else y - bias
         return y + ((factor - 1) * product + factor * update).to(y.dtype)
+
+    def low_rank(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        """s B A x, without the lengths of DoRA."""
+        return F.linear(F.linear(x, self.lora_a) * self.scale, self.lora_b, self._scaled_bias())
 
     def updated_weight(self) -> Float[Tensor, "out in"]:
         """The matrix of the layer with its update, in float32."""
