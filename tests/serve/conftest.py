@@ -1,5 +1,8 @@
 """A client of a tiny server with random weights and a byte tokenizer."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -9,6 +12,8 @@ from groundup.recipe import ModelConfig
 from groundup.serve import create_app
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.tokenizer_training import train_bpe
+
+sys.path.insert(0, str(Path(__file__).parent))  # for scripted_model
 
 
 @pytest.fixture(scope="session")

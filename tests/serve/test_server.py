@@ -1,4 +1,4 @@
-"""The server on a real socket: ports, addresses, streams, the openai client."""
+"""The server on a real socket: ports, addresses, streams."""
 
 import contextlib
 import http.client
@@ -120,22 +120,3 @@ def test_foreign_addresses(host):
 def test_ipv6():
     with contextlib.suppress(UserError), bind_socket("::1", 0) as listener:
         assert listener.family == socket.AF_INET6
-
-
-@pytest.mark.interop
-def test_openai_client(server):
-    openai = pytest.importorskip("openai")
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{server}/v1", api_key="none", max_retries=0)
-    assert [model.id for model in client.models.list()] == ["tiny"]
-    asked = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 20}
-    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
-    parts = [*client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})]
-    assert "".join(p.choices[0].delta.content or "" for p in parts if p.choices) == whole.choices[0].message.content
-    assert parts[-1].usage == whole.usage
-    assert len(whole.choices[0].logprobs.content) == 20
-    text = client.completions.create(model="tiny", prompt=["a", "b"], max_tokens=5, logprobs=2)
-    assert len(text.choices) == 2
-    with pytest.raises(openai.BadRequestError, match="context"):
-        client.completions.create(model="tiny", prompt="x" * 500)
-    with pytest.raises(openai.NotFoundError):
-        client.completions.create(model="other", prompt="x")

@@ -15,12 +15,44 @@ def serve(
     model: ModelArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
-    api_key: Annotated[
-        str | None,
+    name: Annotated[
+        list[str] | None,
         typer.Option(
-            envvar="GROUNDUP_API_KEY", help="Key that requests must send; safer in the environment than here."
+            help="Name of the model in requests and answers; repeated: other names of it. Default: that of the folder."
         ),
     ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="GROUNDUP_API_KEY",
+            help="Key that requests must send; may be repeated, in the environment with spaces between. Safer there than here.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File of API keys, one a line, alone or after a name; read again when it changes."),
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Requests that a client may send in a minute: a key, else an address.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of prompts and answers that a client may use in a minute.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web site whose pages may use the server, such as https://app.example; may be repeated.",
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain for HTTPS, PEM; needs --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.")] = None,
+    log: Annotated[
+        str | None, typer.Option(metavar="json|text", help="Log a line for each request on standard error.")
+    ] = None,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and answers too.")] = False,
     kv_bits: KvBitsOption = None,
     kv_cache_memory: Annotated[
         str | None,
@@ -48,17 +80,29 @@ def serve(
     Example: groundup serve runs/quickstart --port 8000
     """
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
+    from groundup.serve.api_keys import ApiKeys
     from groundup.serve.conversation_starters import conversation_starters
+    from groundup.serve.rate_limits import RateLimits
+    from groundup.serve.request_log import RequestLog
     from groundup.serve.server import serve as serve_forever
 
     cache_memory = None if kv_cache_memory is None else size_in_bytes(kv_cache_memory, "--kv-cache-memory")
+    if log not in (None, "json", "text"):
+        raise UserError(f"--log {log}, expected json or text")
+    if log_prompts and log is None:
+        raise UserError("--log-prompts without --log", hint="--log json, or --log text")
+    if (tls_certificate is None) != (tls_key is None):
+        raise UserError("--tls-certificate and --tls-key belong together", hint="give both, or none")
+    certificate = (tls_certificate, tls_key) if tls_certificate and tls_key else None
+    keys = ApiKeys(api_key or (), api_key_file) if api_key or api_key_file else None
+    limits = RateLimits(requests_per_minute, tokens_per_minute) if requests_per_minute or tokens_per_minute else None
     network, tokenizer = open_for_text(model, device, verify, kv_bits=kv_bits)
-    name = model.resolve().name
-    adapters, starters = {}, {name: conversation_starters(model)}
+    served_name, *aliases = name or [model.resolve().name]
+    adapters, starters = {}, {served_name: conversation_starters(model)}
     for option in adapter or []:
         served, _, folder = option.rpartition("=")
         served = served or Path(folder).resolve().name
-        if served in (name, *adapters):
+        if served in (served_name, *aliases, *adapters):
             raise UserError(
                 f"--adapter {option}: the name {served} is taken", hint="--adapter NAME=DIR gives another one"
             )
@@ -70,10 +114,15 @@ def serve(
     serve_forever(
         network,
         tokenizer,
-        name=name,
+        name=served_name,
+        aliases=aliases,
         host=host,
         port=port,
-        api_key=api_key,
+        api_key=keys,
+        limits=limits,
+        cors_origins=cors_origin or (),
+        certificate=certificate,
+        log=RequestLog(log, prompts=log_prompts) if log else None,
         adapters=adapters,
         cache_memory=cache_memory,
         starters=starters,

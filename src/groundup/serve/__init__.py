@@ -13,9 +13,12 @@
     responses_format.py      responses and their events as JSON
     event_stream.py          server-sent events, cancellation when the client disconnects
     prometheus.py            metrics
+    api_keys.py              API keys, rotated without a restart
+    rate_limits.py           requests and tokens a minute
+    request_log.py           request ids, a line of the log for each request
     served_model.py          one model under a name: prompts, limits, answers
     endpoints.py             HTTP endpoints
-    middleware.py            security headers, metrics, trusted hosts, API key
+    middleware.py            security headers, metrics, trusted hosts, API keys, rate limits
     connection.py            limits of connections
     conversation_starters.py messages that the page offers
     page_files.py            the files of the chat page

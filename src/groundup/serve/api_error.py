@@ -30,4 +30,4 @@ class ApiError(Exception):
         return JSONResponse(self.payload(), status_code=self.status, headers=self.headers)
 
 
-ERROR_TYPES = {401: "authentication_error", 503: "overloaded_error"}
+ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "overloaded_error"}

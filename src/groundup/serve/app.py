@@ -1,6 +1,7 @@
 """OpenAI-compatible server of one model as an ASGI application."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,11 +21,14 @@ from groundup.generate.generation import GenerativeModel
 from groundup.interop.adapters import AdapterModels
 from groundup.model import Encoder
 from groundup.serve.api_error import ApiError
+from groundup.serve.api_keys import ApiKeys
 from groundup.serve.endpoints import Endpoints
 from groundup.serve.engine_thread import EngineThread
-from groundup.serve.middleware import ApiKeyAuth, RequestMetrics, SecurityHeaders, TrustedHost
+from groundup.serve.middleware import ApiKeyAuth, RateLimiter, RequestMetrics, SecurityHeaders, TrustedHost
 from groundup.serve.page_files import PAGE_FILES, respond_with
 from groundup.serve.prometheus import ServerMetrics
+from groundup.serve.rate_limits import RateLimits
+from groundup.serve.request_log import RequestLog, RequestRecords
 from groundup.serve.served_model import ServedModel
 from groundup.tokenizer import Tokenizer
 
@@ -34,7 +39,10 @@ def create_app(
     *,
     name: str,
     aliases: Collection[str] = (),
-    api_key: str | None = None,
+    api_key: str | ApiKeys | None = None,
+    limits: RateLimits | None = None,
+    cors_origins: Collection[str] = (),
+    log: RequestLog | None = None,
     hosts: Collection[str] | None = None,
     max_batch: int = 8,
     max_waiting: int = 64,
@@ -53,6 +61,9 @@ def create_app(
         name: model name in requests and responses.
         aliases: other names of the model in requests.
         api_key: if set, all paths but /health and the page require `Authorization: Bearer KEY`.
+        limits: requests and tokens a minute for each client: a key, or an address without one.
+        cors_origins: web sites, such as https://app.example, whose pages may use the server; "*": any, with a key.
+        log: where requests are logged; None: nowhere.
         hosts: names accepted as Host headers beside addresses; None: any.
         max_batch: requests that generate at the same time.
         max_waiting: maximum number of queued requests; further ones get status 503.
@@ -64,10 +75,8 @@ def create_app(
 
     Raises UserError for an empty key.
     """
-    if api_key is not None and not api_key.strip():
-        raise UserError(
-            "the API key is empty, expected at least one character", hint="omit it for a server without a key"
-        )
+    keys = ApiKeys([api_key]) if isinstance(api_key, str) else api_key
+    check_origins(cors_origins, has_key=keys is not None)
     served = {name: (model, tokenizer), **(adapters or {})}
     variants = AdapterModels(model.eval(), {each: network.eval() for each, (network, _) in (adapters or {}).items()})
     engine = BatchingEngine(
@@ -90,7 +99,7 @@ def create_app(
         )
         for each, (network, words) in served.items()
     ]
-    endpoints = Endpoints(models, metrics, max_body)
+    endpoints = Endpoints(models, metrics, max_body, log_prompts=log is not None and log.prompts)
     routes = [
         *(Route(path, respond_with(file)) for path, file in PAGE_FILES.items()),
         Route("/health", endpoints.health),
@@ -104,14 +113,28 @@ def create_app(
         Route("/tokenize", endpoints.tokenize, methods=["POST"]),
         Route("/detokenize", endpoints.detokenize, methods=["POST"]),
     ]
+    public_paths = {"/health", *PAGE_FILES}
     middleware = [
         Middleware(SecurityHeaders),
+        Middleware(RequestRecords, log=log),
         Middleware(RequestMetrics, metrics=metrics, paths={route.path for route in routes}),
     ]
     if hosts is not None:
         middleware.append(Middleware(TrustedHost, hosts=hosts))
-    if api_key is not None:
-        middleware.append(Middleware(ApiKeyAuth, key=api_key, public_paths={"/health", *PAGE_FILES}))
+    if cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-Id", "Retry-After"],
+            )
+        )
+    if keys is not None:
+        middleware.append(Middleware(ApiKeyAuth, keys=keys, public_paths=public_paths))
+    if limits is not None:
+        middleware.append(Middleware(RateLimiter, limits=limits))
 
     async def stop_generation(seconds: float = 0.0) -> None:
         """Refuse new requests, and end the others after so many seconds."""
@@ -130,6 +153,20 @@ def create_app(
     app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
     app.state.stop_generation = stop_generation
     return app
+
+
+ORIGIN = re.compile(r"https?://[^/@\s]+")
+
+
+def check_origins(origins: Collection[str], *, has_key: bool) -> None:
+    """Raises UserError for an origin that no browser sends, and for "*" without a key."""
+    for origin in origins:
+        if origin == "*" and not has_key:
+            raise UserError(
+                "the origin * without an API key: any web page could use the model", hint="set a key, or name the sites"
+            )
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise UserError(f"origin {origin!r}, expected scheme and host, such as https://app.example")
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:

@@ -18,6 +18,7 @@ from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnec
 from groundup.serve.prometheus import ServerMetrics
 from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest
 from groundup.serve.request_body import read_json_body
+from groundup.serve.request_log import record_of
 from groundup.serve.request_validation import RequestType, parse_request
 from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter, format_embeddings
 from groundup.serve.responses_format import ResponsesFormatter
@@ -36,11 +37,13 @@ class Endpoints:
     Attributes:
         models: the served model first, then the same with adapters; a request names one.
         max_body: maximum request size in bytes.
+        log_prompts: keep bodies and answers for the log.
     """
 
     models: Sequence[ServedModel]
     metrics: ServerMetrics
     max_body: int
+    log_prompts: bool = False
 
     # ---- GET
 
@@ -67,7 +70,7 @@ class Endpoints:
         max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if model.is_decoder else model.max_tokens)
         choices = model.submit(body, prompts, max_tokens=max_tokens, logprobs=body.logprobs)
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
-        return await _respond(http, choices, formatter, stream=body.stream)
+        return await self._respond(http, model, choices, formatter, stream=body.stream)
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         body = await self._body(ChatRequest, http)
@@ -104,7 +107,7 @@ class Endpoints:
         schemas = argument_schemas([tool.to_template() for tool in tools])
         new_parser = partial(ToolCallParser, syntax, schemas) if syntax else None
         formatter = format(model.name, new_parser=new_parser, max_calls=1 if one_call else None)
-        return await _respond(http, choices, formatter, stream=body.stream)
+        return await self._respond(http, model, choices, formatter, stream=body.stream)
 
     # ---- vectors and tokens
 
@@ -117,7 +120,9 @@ class Endpoints:
         ids = await model.text_ids(body.inputs, "input")
         for row in ids:
             model.check_length(row, model.model.config.context_length)
-        self.metrics.prompt_tokens += sum(map(len, ids))
+        record = record_of(http.scope)
+        record.model, record.prompt_tokens = model.name, sum(map(len, ids))
+        self.metrics.prompt_tokens += record.prompt_tokens
         vectors = await cancel_on_disconnect(http.receive, model.embed(ids))
         if vectors is None:
             return Response(status_code=499)
@@ -148,8 +153,40 @@ class Endpoints:
 
     # ----
 
+    async def _respond(
+        self,
+        http: HttpRequest,
+        model: ServedModel,
+        choices: CompletionChoices,
+        formatter: ResponseFormatter,
+        *,
+        stream: bool | None,
+    ) -> Response:
+        record = record_of(http.scope)
+        record.model = model.name
+
+        def close() -> None:
+            choices.stream.close()
+            usage = choices.usage()
+            record.prompt_tokens, record.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+            record.finish_reasons = [choice.finish_reason for choice in choices.choices]
+            if self.log_prompts:
+                record.answers = [choice.text for choice in choices.choices]
+
+        if stream:
+            chunks = _response_chunks(choices, formatter)
+            return EventStreamResponse(chunks, close, named_events=formatter.named_events)
+        try:
+            response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
+        finally:
+            close()
+        return Response(status_code=499) if response is None else JSONResponse(response)
+
     async def _body(self, kind: type[RequestType], http: HttpRequest) -> RequestType:
-        return parse_request(kind, await read_json_body(http, self.max_body))
+        content = await read_json_body(http, self.max_body)
+        if self.log_prompts:
+            record_of(http.scope).body = content
+        return parse_request(kind, content)
 
     def _named(self, name: str | None) -> ServedModel:
         """The model that a request names; None: the model without an adapter."""
@@ -158,19 +195,6 @@ class Endpoints:
             expected = " or ".join(map(repr, served))
             raise ApiError(404, f"unknown model {name!r}, expected {expected}", param="model", code="model_not_found")
         return self.models[0] if name is None else served[name]
-
-
-async def _respond(
-    http: HttpRequest, choices: CompletionChoices, formatter: ResponseFormatter, *, stream: bool | None
-) -> Response:
-    if stream:
-        chunks = _response_chunks(choices, formatter)
-        return EventStreamResponse(chunks, choices.stream.close, named_events=formatter.named_events)
-    try:
-        response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
-    finally:
-        choices.stream.close()
-    return Response(status_code=499) if response is None else JSONResponse(response)
 
 
 async def _full_response(choices: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""ASGI middleware: security headers, request metrics, trusted hosts, API key."""
+"""ASGI middleware: security headers, request metrics, trusted hosts, API keys, rate limits."""
 
-import hmac
 import ipaddress
 import time
 from collections.abc import Collection
@@ -10,7 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundup.artifacts.http_server import SECURITY_HEADERS
 from groundup.serve.api_error import ApiError
+from groundup.serve.api_keys import ApiKeys
 from groundup.serve.prometheus import ServerMetrics
+from groundup.serve.rate_limits import RateLimits
+from groundup.serve.request_log import record_of
 
 
 class SecurityHeaders:
@@ -97,19 +99,46 @@ def _is_address(name: str) -> bool:
 
 
 class ApiKeyAuth:
-    """Requires `Authorization: Bearer KEY`, except for `public_paths`."""
+    """Requires `Authorization: Bearer KEY`, except for `public_paths`. The client then has the name of its key."""
 
-    def __init__(self, app: ASGIApp, key: str, public_paths: Collection[str]):
-        self._app, self._key, self._open = app, key.encode(errors="surrogateescape"), public_paths
+    def __init__(self, app: ASGIApp, keys: ApiKeys, public_paths: Collection[str]):
+        self._app, self._keys, self._open = app, keys, public_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in self._open:
             kind, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
             # latin-1 restores the header's raw bytes
-            valid = hmac.compare_digest(sent.strip(" ").encode("latin-1"), self._key)
-            if kind.lower() != "bearer" or not valid:
+            client = self._keys.client_of(sent.strip(" ").encode("latin-1"))
+            if kind.lower() != "bearer" or client is None:
                 message = "a wrong API key" if sent else "no API key: send it as Authorization: Bearer KEY"
                 headers = {"WWW-Authenticate": "Bearer"}
                 error = ApiError(401, message, code="invalid_api_key", headers=headers)
                 return await error.response()(scope, receive, send)
+            record_of(scope).client = client
         return await self._app(scope, receive, send)
+
+
+class RateLimiter:
+    """Refuses POST requests of clients that are over their limits with status 429."""
+
+    def __init__(self, app: ASGIApp, limits: RateLimits):
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        record = record_of(scope)
+        try:
+            headers = self._limits.admit(record.client)
+        except ApiError as error:
+            return await error.response()(scope, receive, send)
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        try:
+            return await self._app(scope, receive, send_with_limits)
+        finally:
+            self._limits.charge(record.client, record.prompt_tokens + record.completion_tokens)

@@ -106,13 +106,19 @@ class ServedModel:
                 variables["xml_tools"] = variables["tools"]
         render = partial(
             self.tokenizer.render_chat,
-            chat,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             now=datetime.now(),
             **variables,
         )
-        return await _in_thread(render, "messages")
+        without_null = [{**message, "content": message["content"] or ""} for message in chat]
+        try:
+            return await _in_thread(lambda: render(chat), "messages")
+        except ApiError:
+            if without_null == chat:
+                raise
+        # a template that reads the content of messages with calls as well
+        return await _in_thread(lambda: render(without_null), "messages")
 
     def chat_template(self) -> str:
         """Raises ApiError 400 for a model that does not chat."""

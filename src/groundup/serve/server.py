@@ -3,18 +3,24 @@
 import asyncio
 import ipaddress
 import socket
+import ssl
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.http_server import bind_socket
 from groundup.generate.generation import GenerativeModel
 from groundup.model import Encoder
+from groundup.serve.api_keys import ApiKeys
 from groundup.serve.app import create_app
 from groundup.serve.connection import BoundedConnection
+from groundup.serve.rate_limits import RateLimits
+from groundup.serve.request_log import RequestLog
 from groundup.tokenizer import Tokenizer
 
 SHUTDOWN_SECONDS = 5.0
@@ -28,7 +34,12 @@ def serve(
     name: str,
     host: str = "127.0.0.1",
     port: int = 8000,
-    api_key: str | None = None,
+    aliases: Collection[str] = (),
+    api_key: str | ApiKeys | None = None,
+    limits: RateLimits | None = None,
+    cors_origins: Collection[str] = (),
+    log: RequestLog | None = None,
+    certificate: tuple[Path, Path] | None = None,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
     cache_memory: int | None = None,
     starters: Mapping[str, Sequence[str]] | None = None,
@@ -43,27 +54,24 @@ def serve(
         name: model name in requests and responses.
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
-        api_key, adapters, cache_memory, starters: see `create_app`.
+        aliases, api_key, limits, cors_origins, log, adapters, cache_memory, starters: see `create_app`.
+        certificate: files of a certificate chain and its key, both PEM, for HTTPS; None: HTTP.
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
 
     Raises UserError when the address is in use, not of this machine or not permitted.
     """
+    if certificate is not None:
+        _check_certificate(*certificate)
     with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
         # without a key a Host header of another name may be DNS rebinding
         hosts = {"localhost", socket.gethostname().lower(), host.lower(), *allowed_hosts} if api_key is None else None
         app = create_app(
-            model,
-            tokenizer,
-            name=name,
-            api_key=api_key,
-            hosts=hosts,
-            adapters=adapters,
-            cache_memory=cache_memory,
-            starters=starters,
-        )
+            model, tokenizer, name=name, aliases=aliases, api_key=api_key, limits=limits, cors_origins=cors_origins,
+            log=log, hosts=hosts, adapters=adapters, cache_memory=cache_memory, starters=starters,
+        )  # fmt: skip
         url_host = f"[{host}]" if ":" in host else host
-        address = f"http://{url_host}:{listener.getsockname()[1]}"
+        address = f"{'http' if certificate is None else 'https'}://{url_host}:{listener.getsockname()[1]}"
         print(
             f"{', '.join((name, *(adapters or ())))}: chat page {address}/ · API {address}/v1 · Ctrl-C stops",
             file=sys.stderr,
@@ -82,6 +90,8 @@ def serve(
             timeout_graceful_shutdown=int(SHUTDOWN_SECONDS) + 5,
             h11_max_incomplete_event_size=64 * 1024,
             ws="none",
+            ssl_certfile=certificate and certificate[0],
+            ssl_keyfile=certificate and certificate[1],
         )
         _Server(config, app).run(sockets=[listener])
 
@@ -111,6 +121,20 @@ class _Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+
+def _check_certificate(chain: Path, key: Path) -> None:
+    for path in (chain, key):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file", hint="a certificate chain and its key as PEM files")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or "not readable"
+        raise UserError(
+            f"{chain} and {key}: {reason.lower().replace('_', ' ')}",
+            hint="PEM files of a certificate chain and of its key, without a password",
+        ) from None
 
 
 def _is_loopback(listener: socket.socket) -> bool:

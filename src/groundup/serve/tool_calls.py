@@ -90,6 +90,7 @@ PARAMETER_TAG = re.compile(r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</p
 ARGUMENT_TAGS = re.compile(r"<arg_key>(?P<key>.*?)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL)
 
 DEEPSEEK_TOKENS = tuple(f"<｜tool▁{name}｜>" for name in ("calls▁begin", "calls▁end", "call▁begin", "call▁end", "sep"))
+PYTHON_TAG = "<|python_tag|>"
 TAGS = ("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 
 SYNTAXES = (
@@ -97,7 +98,7 @@ SYNTAXES = (
     ToolSyntax(DEEPSEEK_TOKENS[0], DEEPSEEK_TOKENS[0], DEEPSEEK_TOKENS[1], tokens=DEEPSEEK_TOKENS),
     ToolSyntax("<|tool_call|>", "<|tool_call|>", "<|/tool_call|>", tokens=("<|tool_call|>", "<|/tool_call|>")),
     ToolSyntax("<tool_call>", "<tool_call>", "</tool_call>", tokens=TAGS),
-    ToolSyntax('"parameters":', "", tokens=("<|python_tag|>",)),
+    ToolSyntax('"parameters":', "", tokens=(PYTHON_TAG,)),
 )
 """In order of search; the last is that of Llama 3, whose template asks for JSON."""
 
@@ -163,10 +164,11 @@ class ToolCallParser:
                 return before, bool(sign), rest
             kept = next((n for n in range(min(len(begin) - 1, len(text)), 0, -1) if text.endswith(begin[:n])), 0)
             return text[: len(text) - kept], False, text[len(text) - kept :]
-        start = text.lstrip().removeprefix("<|python_tag|>").lstrip()
-        if self._has_content or (start and not start.startswith("{")) or (last and not start):
+        start = text.lstrip().removeprefix(PYTHON_TAG).lstrip()
+        if self._has_content or not (start.startswith("{") or (not last and PYTHON_TAG.startswith(start))):
             return text, False, ""
-        return "", bool(start), start or text
+        is_call = start.startswith("{")
+        return "", is_call, start if is_call else text
 
     def _without_blank(self, content: str, last: bool) -> str:
         text = self._blank + content
