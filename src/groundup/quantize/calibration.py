@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from groundup.artifacts.errors import UserError
 from groundup.model import Decoder, Encoder, EncoderDecoder
@@ -104,12 +105,14 @@ class BlockCalibration:
         name: of the block in the model.
         windows: hidden states before the block, (N T D), in the model's dtype.
         extra_inputs: rows of the windows -> the block's other arguments for them.
+        float_outputs: the block's outputs in the float model, (N T D), if they were asked for.
     """
 
     name: str
     block: nn.Module
     windows: Tensor
     extra_inputs: Callable[[slice], ExtraInputs]
+    float_outputs: Tensor | None = None
 
     def path(self, layer: str) -> str:
         """The name in the model of a layer of the block."""
@@ -117,7 +120,13 @@ class BlockCalibration:
 
     def outputs(self) -> Tensor:
         """The block's outputs for the windows, (N T D)."""
-        return torch.cat([self._run(rows) for rows in self._batches()])
+        return torch.cat([self.run(rows) for rows in self._batches()])
+
+    def run(self, rows: slice, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The block's outputs for some windows, with other weights of its layers, by name, in place of its own."""
+        if not weights:
+            return self._run(rows)
+        return functional_call(_Runner(self), {f"block.{name}.weight": weight for name, weight in weights.items()}, rows)
 
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the named linear layers, from one pass over the windows; none for layers without inputs."""
@@ -175,7 +184,20 @@ class BlockCalibration:
         return self.block(self.windows[rows], *args, **named)
 
 
-def iter_blocks(model: nn.Module, tokens: Tensor, decoder_tokens: Tensor | None = None) -> Iterator[BlockCalibration]:
+class _Runner(nn.Module):
+    """A module whose weights `functional_call` replaces: also those that make the block's other arguments."""
+
+    def __init__(self, calibration: BlockCalibration):
+        super().__init__()
+        self.block, self.calibration = calibration.block, calibration
+
+    def forward(self, rows: slice) -> Tensor:
+        return self.calibration.run(rows)
+
+
+def iter_blocks(
+    model: nn.Module, tokens: Tensor, decoder_tokens: Tensor | None = None, *, with_float_outputs: bool = False
+) -> Iterator[BlockCalibration]:
     """Yield each block of `model` with its calibration inputs for windows of tokens (N T).
 
     The blocks of an encoder-decoder's encoder come first; its decoder's read the outputs of the changed encoder.
@@ -184,17 +206,18 @@ def iter_blocks(model: nn.Module, tokens: Tensor, decoder_tokens: Tensor | None 
     Args:
         decoder_tokens: of an encoder-decoder (N S); default: the second half of each window, which is then predicted from
             the first.
+        with_float_outputs: also follow the float model, at the price of one more pass through each block.
 
     Raises UserError for a model without blocks to walk.
     """
     with torch.no_grad():
         if isinstance(model, Decoder | Encoder):
-            yield from _iter_stack("blocks", model.blocks, model.hidden_states, tokens)
+            yield from _iter_stack("blocks", model.blocks, model.hidden_states, tokens, with_float_outputs)
         elif isinstance(model, EncoderDecoder):
             if decoder_tokens is None:
                 tokens, target = tokens.chunk(2, dim=1)
                 decoder_tokens = shift_right(target, model.config.decoder_start_token_id)
-            yield from _iter_encoder_decoder(model, tokens, decoder_tokens)
+            yield from _iter_encoder_decoder(model, tokens, decoder_tokens, with_float_outputs)
         else:
             raise UserError(
                 f"{type(model).__name__} has no blocks to calibrate, expected a decoder, encoder or encoder-decoder",
@@ -202,24 +225,36 @@ def iter_blocks(model: nn.Module, tokens: Tensor, decoder_tokens: Tensor | None 
             )
 
 
-def _iter_encoder_decoder(model: EncoderDecoder, tokens: Tensor, decoder_tokens: Tensor) -> Iterator[BlockCalibration]:
+def _iter_encoder_decoder(
+    model: EncoderDecoder, tokens: Tensor, decoder_tokens: Tensor, with_float_outputs: bool
+) -> Iterator[BlockCalibration]:
     encoder, decoder = model.encoder, model.decoder
-    calibration = None
-    for calibration in _iter_stack("encoder.blocks", encoder.blocks, model.encode, tokens):
-        yield calibration
-    assert calibration is not None
-    memory = encoder.final_norm(calibration.outputs())
+    last = None
+    for last in _iter_stack("encoder.blocks", encoder.blocks, model.encode, tokens, with_float_outputs):
+        yield last
+    assert last is not None
+    memory = encoder.final_norm(last.outputs())
+    float_memory = memory if last.float_outputs is None else encoder.final_norm(last.float_outputs)
 
     def decode(batch: Tensor) -> Tensor:
         # of one text, for the arguments of the calls: each block projects the texts of its windows again
         cross = decoder.project_memory(memory[:1], batch.shape[1], None, None)
         return decoder(model.embedding, batch, cross, None)
 
-    def with_texts(block: Any, extra: ExtraInputs, rows: slice) -> ExtraInputs:
+    def with_texts(texts: Tensor, block: Any, extra: ExtraInputs, rows: slice) -> ExtraInputs:
         (context, cross, *rest), named = extra
-        return (context, block.cross_attention.project_memory(memory[rows], cross.mask), *rest), named
+        return (context, block.cross_attention.project_memory(texts[rows], cross.mask), *rest), named
 
-    yield from _iter_stack("decoder.blocks", decoder.blocks, decode, decoder_tokens, with_texts)
+    inputs = partial(with_texts, memory), partial(with_texts, float_memory)
+    yield from _iter_stack("decoder.blocks", decoder.blocks, decode, decoder_tokens, with_float_outputs, *inputs)
+
+
+InputsOfRows = Callable[[nn.Module, ExtraInputs, slice], ExtraInputs]
+"""(block, its arguments for the first window, rows) -> its arguments for the rows."""
+
+
+def _same_for_all(block: nn.Module, extra: ExtraInputs, rows: slice) -> ExtraInputs:
+    return extra
 
 
 def _iter_stack(
@@ -227,22 +262,26 @@ def _iter_stack(
     modules: nn.ModuleList,
     run: Callable[[Tensor], Any],
     tokens: Tensor,
-    inputs_of_rows: Callable[[nn.Module, ExtraInputs, slice], ExtraInputs] = lambda block, extra, rows: extra,
+    with_float_outputs: bool,
+    inputs_of_rows: InputsOfRows = _same_for_all,
+    float_inputs_of_rows: InputsOfRows = _same_for_all,
 ) -> Iterator[BlockCalibration]:
-    """The blocks that `run` calls one after the other.
-
-    Args:
-        inputs_of_rows: (block, its arguments for the first window, rows) -> its arguments for the rows.
-    """
+    """The blocks that `run` calls one after the other."""
     blocks = {f"{prefix}.{index}": block for index, block in enumerate(modules)}
     calls: list[tuple[str, ExtraInputs]] = []
     with _pre_hooks(blocks, lambda name, args, named: calls.append((name, (args[1:], named)))):
         run(tokens[:1])
     windows = _first_block_inputs(modules[0], run, tokens)
+    float_windows: Tensor | None = windows if with_float_outputs else None
     calibration = None
     for name, extra in calls:
         windows = windows if calibration is None else calibration.outputs()
-        calibration = BlockCalibration(name, blocks[name], windows, partial(inputs_of_rows, blocks[name], extra))
+        block = blocks[name]
+        if float_windows is not None:
+            inputs = partial(float_inputs_of_rows, block, extra)
+            float_windows = BlockCalibration(name, block, float_windows, inputs).outputs()
+        inputs = partial(inputs_of_rows, block, extra)
+        calibration = BlockCalibration(name, block, windows, inputs, float_windows)
         yield calibration
 
 

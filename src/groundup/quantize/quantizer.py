@@ -29,7 +29,8 @@ from groundup.quantize.layers.quantized_experts import join_experts, split_exper
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.methods.awq import apply_scales, scale_groups, search_scales
 from groundup.quantize.methods.bit_allocation import schemes_for_size
-from groundup.quantize.methods.gptq import gptq
+from groundup.quantize.methods.autoround import RoundingStart, learn_rounding
+from groundup.quantize.methods.gptq import gptq_with_corrections
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, round_to_nearest
 
 
@@ -79,6 +80,7 @@ class QuantizedLayer(NamedTuple):
     effective: Tensor
     stats: InputStats
     note: str = ""
+    unrounded: Tensor | None = None
 
 
 def quantize_with_gptq(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
@@ -91,10 +93,11 @@ def quantize_with_gptq(calibration: BlockCalibration, settings: QuantizationSett
             originals = [_float_weight(layers[name]) for name in together]
             damp_percent, act_order = settings.damp_percent, settings.act_order
             scheme, hessian = settings.scheme_of(calibration.path(together[0])), stats[together[0]].hessian
-            weight = gptq(torch.cat(originals), hessian, scheme, damp_percent=damp_percent, act_order=act_order)
-            parts = weight.split_rows([len(original) for original in originals])
-            for name, original, part in zip(together, originals, parts, strict=True):
-                yield QuantizedLayer(name, part, original, part.dequantize(), stats[name], notes.get(name, ""))
+            weight, corrected = gptq_with_corrections(torch.cat(originals), hessian, scheme, damp_percent=damp_percent, act_order=act_order)
+            sizes = [len(original) for original in originals]
+            parts = zip(together, originals, weight.split_rows(sizes), corrected.split(sizes), strict=True)
+            for name, original, part, unrounded in parts:
+                yield QuantizedLayer(name, part, original, part.dequantize(), stats[name], notes.get(name, ""), unrounded)
 
 
 def _same_inputs(
@@ -159,10 +162,25 @@ def _float_weight(layer: nn.Linear) -> Tensor:
     return layer.weight.detach().float().clone()
 
 
+def quantize_with_autoround(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
+    """GPTQ for each layer of the block, then rounding and ranges learned for all of them together."""
+    layers, found = linear_layers(calibration.block), []
+    for layer in quantize_with_gptq(calibration, settings):
+        found.append(layer)
+        layers[layer.name].weight.data.copy_(layer.effective)
+    starts = {layer.name: RoundingStart(layer.weight, layer.unrounded) for layer in found}
+    assert calibration.float_outputs is not None
+    import os
+    weights = learn_rounding(calibration, calibration.float_outputs, starts, steps=int(os.environ["STEPS"]))
+    for layer in found:
+        yield layer._replace(weight=weights[layer.name], effective=weights[layer.name].dequantize())
+
+
 METHODS: dict[str, Callable[[BlockCalibration, QuantizationSettings], Iterator[QuantizedLayer]]] = {
     "rtn": quantize_with_rtn,
     "gptq": quantize_with_gptq,
     "awq": quantize_with_awq,
+    "autoround": quantize_with_autoround,
 }
 
 
@@ -206,7 +224,7 @@ def quantize_model(
         settings = replace(settings, layer_schemes=schemes)
     finished = BlockCheckpoint(checkpoint, settings, windows, decoder_windows)
     with (progress or Progress()).task(f"quantizing ({settings.method})", total=len(layers), unit="layers") as task:
-        for calibration in iter_blocks(model, windows, decoder_windows):
+        for calibration in iter_blocks(model, windows, decoder_windows, with_float_outputs=settings.method == "autoround"):
             if (restored := finished.restore(calibration.name, calibration.block)) is not None:
                 errors += [LayerQuantizationError(**fields) for fields in restored]
                 task.resume_at(len(errors))

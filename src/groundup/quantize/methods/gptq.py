@@ -21,6 +21,13 @@ LAZY_UPDATE_COLUMNS = 128
 def gptq(
     weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.05, act_order: bool = True
 ) -> QuantizedWeight:
+    """The weight of `gptq_with_corrections`."""
+    return gptq_with_corrections(weight, hessian, scheme, damp_percent=damp_percent, act_order=act_order)[0]
+
+
+def gptq_with_corrections(
+    weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.05, act_order: bool = True
+) -> tuple[QuantizedWeight, Tensor]:
     """Round `weight` column by column, correcting the remaining columns after each.
 
     Args:
@@ -39,6 +46,7 @@ def gptq(
     # transposed: what belongs to a column is contiguous
     work = weight.T[order].to(hessian.dtype).contiguous()
     codes = torch.empty(work.shape, dtype=torch.uint8, device=work.device)
+    corrected = torch.empty_like(work)
     scale, zero = (grid.to(hessian.dtype).T.contiguous() for grid in find_params(weight, scheme, importance))
     groups = (order // group_width).tolist()
 
@@ -57,6 +65,7 @@ def gptq(
                 found = find_params(group_weight.T, scheme, importance[column:last])
                 scale[group], zero[group] = (grid[:, 0] for grid in found)
             s, z = scale[group], zero[group]
+            corrected[column] = block[index]
             code = (block[index] / s).round_().add_(z).clamp_(0, scheme.max_code)
             codes[column] = code
             error = (block[index] - code.sub_(z).mul_(s)) / block_factor[index, index]
@@ -64,7 +73,9 @@ def gptq(
             errors[index] = error
         work[end:] -= factor[begin:end, end:].T @ errors
 
-    return QuantizedWeight(codes[torch.argsort(order)].T.contiguous(), scale.T.half(), zero.T.byte(), scheme)
+    back = torch.argsort(order)
+    found = QuantizedWeight(codes[back].T.contiguous(), scale.T.half(), zero.T.byte(), scheme)
+    return found, corrected[back].T
 
 
 def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
