@@ -23,6 +23,7 @@ from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nea
         {"moe": {"num_experts": 4, "experts_per_token": 2, "num_shared_experts": 1, "shared_expert_gate": True}},
         {"moe": {"num_experts": 4, "experts_per_token": 1, "expert_bias": True, "router_bias": True}},
         {"feed_forward": "swiglu_clamped"},
+        {"attention_gate": True, "num_kv_heads": 2},
     ],
     ids=str,
 )
@@ -34,7 +35,7 @@ def test_applied_scales_keep_the_model_outputs(make_decoder, windows, knobs):
         for block in model.blocks:
             layers = linear_layers(block)
             for fold in scale_groups(block):
-                apply_scales(fold, layers, torch.rand(layers[fold.layers[0]].in_features) + 0.5)
+                apply_scales(fold, layers, fold.pool(torch.rand(layers[fold.layers[0]].in_features) + 0.5))
         found = model(windows).logits
     torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
 
@@ -44,7 +45,7 @@ def test_scale_groups_of_each_block_type(make_decoder):
         return [fold.layers[0].split(".")[1] for fold in scale_groups(make_decoder(**knobs).blocks[0])]
 
     assert places() == ["q_proj", "o_proj", "gate_proj", "down_proj"]
-    assert places(num_kv_heads=2) == ["q_proj", "gate_proj", "down_proj"]  # shared values: no scale suits all heads
+    assert places(num_kv_heads=2) == ["q_proj", "o_proj", "gate_proj", "down_proj"]
     assert places(feed_forward="gelu") == ["q_proj", "o_proj", "up_proj"]  # gelu(x / s) is not gelu(x) / s
     assert places(norm_placement="post") == []
     assert places(feed_forward="swiglu_clamped") == ["q_proj", "o_proj", "gate_proj"]  # up + 1 is no factor

@@ -17,7 +17,7 @@ from groundup.quantize.calibration_text import calibration_text, distinct_runs
 from groundup.quantize.comparison_inputs import comparison_inputs
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.method_comparison import candidate_names, compare_methods
-from groundup.quantize.price_table import format_price, format_row, price_heading
+from groundup.quantize.price_table import format_price, format_row, price_heading, worse_than_rounding
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.quantize.stage import run
@@ -149,14 +149,16 @@ def test_methods_side_by_side(make_decoder, byte_tokenizer, tmp_path, monkeypatc
     (tmp_path / "a.txt").write_text(VARIED * 2)
     seen: list[dict] = []
     result = compare_methods(
-        tmp_path / "plain", candidate_names("rtn,gptq-4"), device="cpu", calibration=[tmp_path / "a.txt"],
+        tmp_path / "plain", candidate_names("rtn,gptq-4", size="0.17MB"), device="cpu", calibration=[tmp_path / "a.txt"],
         on_row=seen.append, eval_tokens=2048, calibration_tokens=2048,
     )  # fmt: skip
     rows = result["rows"]
     assert rows == seen == json.loads(json.dumps(rows, allow_nan=False))
-    assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "gptq-4"]
-    assert len(measured) == 4
-    reference, four, eight, gptq = rows
+    assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "rtn-0.17MB", "gptq-4"]
+    assert len(measured) == 5
+    reference, four, eight, sized, gptq = rows
+    assert four["bits_per_weight"] < sized["bits_per_weight"] < eight["bits_per_weight"]
+    assert four["kl_divergence"] > sized["kl_divergence"] > eight["kl_divergence"]
     assert eight["kl_divergence"] < gptq["kl_divergence"] < four["kl_divergence"]
     assert reference["bytes"] > eight["bytes"] > four["bytes"] == gptq["bytes"]
     assert reference["tasks"]["true continuation"]["items"] >= 4
@@ -168,8 +170,25 @@ def test_methods_side_by_side(make_decoder, byte_tokenizer, tmp_path, monkeypatc
     assert plot_quality_against_size(rows[:1]) is None
 
 
+def test_a_method_that_is_worse_than_rounding_is_said(make_decoder, byte_tokenizer, tmp_path, monkeypatch):
+    said = []
+    save_model(make_decoder(num_layers=1), tmp_path / "plain")
+    byte_tokenizer.save(tmp_path / "plain")
+    (tmp_path / "a.txt").write_text(VARIED)
+    monkeypatch.setattr(Progress, "log", lambda self, line: said.append(line))
+    quantize_folder(tmp_path / "plain", tmp_path / "small", calibration=[tmp_path / "a.txt"], method="float8")
+    assert [line for line in said if line.startswith("warning: float8 comes out worse than plain rounding, KL ")]
+    scores = {"kl_divergence": 0.1}
+    assert worse_than_rounding("gptq", scores, {"kl_divergence": 0.2}) is None
+    assert worse_than_rounding("gptq", {"cosine": 0.9}, {"cosine": 1.0}) is None
+
+
 def test_candidate_names():
-    assert candidate_names(None, (4,)) == ["rtn-4", "gptq-4", "awq-4"]
+    assert candidate_names(None, (4,)) == ["rtn-4", "gptq-4", "awq-4", "autoround-4", "nf4-4"]
+    assert candidate_names("float8,nf4,gptq,awq-80MB", (3,), "90MB") == [
+        "gptq-3", "gptq-90MB", "awq-80MB"
+    ]  # fmt: skip
+    assert candidate_names("nf4,smoothquant") == ["nf4-4", "smoothquant-8"]
     assert candidate_names("gptq-3, rtn")[:2] == ["gptq-3", "rtn-4"]
     assert "gguf-q8_0" in candidate_names("gguf")
 

@@ -6,11 +6,14 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.model import build_model
+from groundup.plan.stage_support import INTEGER_METHODS
 from groundup.quantize import quantize
 from groundup.quantize.block_checkpoint import BlockCheckpoint
+from groundup.quantize.block_methods import METHOD_SCHEMES
 from groundup.quantize.calibration import BlockCalibration, iter_blocks
 from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
+from groundup.quantize.layers.packed_layers import packed_layers
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
@@ -28,17 +31,21 @@ from groundup.recipe.output_config import QuantizeConfig
 SCHEME = QuantizationScheme(4, 32, True)
 
 
+def settings_of(method, scheme):
+    return QuantizationSettings(method, METHOD_SCHEMES.get(method, scheme), rounding_steps=4)
+
+
 def test_recipe_methods_match_implementations():
     annotation = QuantizeConfig.model_fields["method"].annotation
     assert set(annotation.__args__) == set(METHODS)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTEGER_METHODS)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_layers_are_those_of_the_blocks(decoder, windows, copy_of, method, bits):
     names = list(quantizable_layers(decoder))
     small = copy_of(decoder)
-    errors = quantize_model(small, QuantizationSettings(method, QuantizationScheme(bits, 32)), windows)
+    errors = quantize_model(small, settings_of(method, QuantizationScheme(bits, 32)), windows)
     assert list(quantized_layers(small)) == names == [name for name in names if name.startswith("blocks.")]
     assert len(names) == 14
     assert sorted(error.layer for error in errors) == sorted(names)
@@ -140,13 +147,13 @@ def test_dequantize_model(decoder, windows, copy_of):
         torch.testing.assert_close(plain(windows).logits, decoder(windows).logits)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTEGER_METHODS)
 @pytest.mark.parametrize(("bits", "group_size"), [(3, 64), (4, -1), (5, 40), (2, 16)])
 def test_any_width_bits_and_group_size(make_decoder, windows, method, bits, group_size):
     model = make_decoder(hidden_size=48, num_heads=3, intermediate_size=88)
     with torch.no_grad():
         expected = model(windows).logits
-    quantize_model(model, QuantizationSettings(method, QuantizationScheme(bits, group_size)), windows)
+    quantize_model(model, settings_of(method, QuantizationScheme(bits, group_size)), windows)
     for layer in quantized_layers(model).values():
         stored = sum(t.numel() * t.element_size() for name, t in layer.state_dict().items() if name != "bias")
         assert stored * 8 == layer.scheme.stored_bits(layer.out_features, layer.in_features)
@@ -182,18 +189,19 @@ def test_experts_are_quantized(make_decoder, windows, copy_of, tmp_path, method,
     model = make_decoder(moe=moe)
     names = [name for name, p in model.named_parameters() if ".experts." in name and p.ndim == 3]
     float_model = copy_of(model)
-    errors = quantize_model(model, QuantizationSettings(method, QuantizationScheme(8, 32)), windows)
-    experts = [name for name in quantized_layers(model) if ".experts." in name]
+    errors = quantize_model(model, settings_of(method, QuantizationScheme(8, 32)), windows)
+    experts = [name for name in packed_layers(model) if ".experts." in name]
     assert len(experts) == 4 * len(names) == 24
-    assert {error.layer for error in errors} == set(quantized_layers(model))
+    assert {error.layer for error in errors} == set(packed_layers(model))
     assert all(type(block.feed_forward.router).__name__ == "Router" for block in model.blocks)
     save_quantized_folder(model, tmp_path, method)
     plain = dequantize_model(load_quantized_folder(tmp_path))
     assert plain.state_dict().keys() == float_model.state_dict().keys()
     with torch.no_grad():
         expected, found = float_model(windows).logits, model(windows).logits
-        torch.testing.assert_close(plain(windows).logits, found)
-    assert (found - expected).norm() / expected.norm() < 0.1
+        if method != "smoothquant":  # which rounds the inputs too
+            torch.testing.assert_close(plain(windows).logits, found)
+    assert (found - expected).norm() / expected.norm() < (0.3 if method == "nf4" else 0.1)
 
 
 def test_experts_with_few_tokens_have_the_statistics_of_all(make_decoder):
@@ -217,16 +225,16 @@ def test_encoders_and_encoder_decoders(windows, copy_of, tmp_path, method, archi
     )
     model = build_model(config).eval()
     float_model = copy_of(model)
-    errors = quantize_model(model, QuantizationSettings(method, QuantizationScheme(8, 32)), windows)
-    assert {error.layer for error in errors} == set(quantized_layers(model)) == set(quantizable_layers(float_model))
-    assert all(error.error < 0.01 for error in errors)
+    errors = quantize_model(model, settings_of(method, QuantizationScheme(8, 32)), windows)
+    assert {error.layer for error in errors} == set(packed_layers(model)) == set(quantizable_layers(float_model))
+    assert all(error.error < 0.02 for error in errors)
     save_quantized_folder(model, tmp_path, method)
     again = load_quantized_folder(tmp_path)
     inputs = {"tokens": windows} | ({"decoder_tokens": windows[:, :9]} if architecture == "encoder_decoder" else {})
     with torch.no_grad():
         expected, found = float_model(**inputs).logits, model(**inputs).logits
         assert torch.equal(again(**inputs).logits, found)
-    assert 0 < (found - expected).norm() / expected.norm() < 0.05
+    assert 0 < (found - expected).norm() / expected.norm() < (0.2 if method == "nf4" else 0.05)
 
 
 def test_blocks_of_an_encoder_decoder_are_walked_as_in_its_forward_pass(windows):
@@ -277,7 +285,7 @@ def test_quantization_is_deterministic(decoder, windows, copy_of):
 def test_a_killed_quantization_goes_on_after_its_finished_blocks(make_decoder, windows, tmp_path, monkeypatch, method):
     knobs = {"moe": MOE, "feed_forward_bias": False}
     expected, model = make_decoder(**knobs), make_decoder(**knobs)
-    settings = QuantizationSettings(method, QuantizationScheme(3, 48))
+    settings = settings_of(method, QuantizationScheme(3, 48))
     errors = quantize_model(expected, settings, windows)
     with monkeypatch.context() as patch:
         patch.setattr(BlockCheckpoint, "restore", _raise_at(BlockCheckpoint.restore, "blocks.1"))

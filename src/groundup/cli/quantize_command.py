@@ -17,7 +17,7 @@ def quantize(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write: the model; with --compare, the table and a picture.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="rtn, gptq or awq.")] = None,
+    method: Annotated[str | None, typer.Option(help="rtn, gptq, awq, autoround, nf4, float8 or smoothquant.")] = None,
     bits: Annotated[int | None, typer.Option(help="Bits per weight.")] = None,
     size: Annotated[
         str | None, typer.Option(help="Largest size of the file, such as 90MB: each layer its bits, by sensitivity.")
@@ -33,6 +33,7 @@ def quantize(
     damp_percent: Annotated[
         float | None, typer.Option(help="gptq: added to the Hessian's diagonal, as a fraction of its mean.")
     ] = None,
+    rounding_steps: Annotated[int | None, typer.Option(help="autoround: learning steps for each block.")] = None,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
@@ -47,7 +48,9 @@ def quantize(
     compare: Annotated[bool, typer.Option("--compare", help="Compare methods side by side and keep no model.")] = False,
     methods: Annotated[
         str | None,
-        typer.Option(help="With --compare: methods (rtn,gptq,gguf) and single models (awq-4,gguf-q8_0); default: all."),
+        typer.Option(
+            help="With --compare: methods (rtn,gptq,gguf) and single models (awq-4,gptq-90MB,gguf-q8_0); default: all."
+        ),
     ] = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
@@ -61,7 +64,7 @@ def quantize(
     Example: groundup quantize runs/quickstart --out small --bits 4
     """
     from groundup.quantize.calibration_text import existing_files
-    from groundup.quantize.method_comparison import candidate_names, compare_methods
+    from groundup.quantize.method_comparison import COMPARED_BITS, candidate_names, compare_methods
     from groundup.quantize.price_table import format_price, format_row, price_heading
     from groundup.quantize.standalone import quantize_folder
 
@@ -69,7 +72,8 @@ def quantize(
     check_writes_text(model)
     given = {
         "method": method, "bits": bits, "size": size, "group_size": group_size, "symmetric": symmetric, "act_order": act_order,
-        "damp_percent": damp_percent, "calibration_tokens": calibration_tokens, "eval_tokens": eval_tokens,
+        "damp_percent": damp_percent, "rounding_steps": rounding_steps,
+        "calibration_tokens": calibration_tokens, "eval_tokens": eval_tokens,
     }  # fmt: skip
     knobs: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     common: dict[str, Any] = {
@@ -81,7 +85,7 @@ def quantize(
             raise UserError("both --compare and --method", hint="--methods names what to compare")
         if out is not None and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
             raise UserError(f"{out}: exists and is not empty", hint="name a new folder")
-        names = candidate_names(methods, (bits,) if bits is not None else (4, 8))
+        names = candidate_names(methods, (bits,) if bits is not None else COMPARED_BITS, knobs.pop("size", None))
         if not as_json:
             print(price_heading(), flush=True)
         show = (lambda row: None) if as_json else (lambda row: print(format_row(row), flush=True))

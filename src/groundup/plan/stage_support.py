@@ -13,12 +13,19 @@ from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_t
 from groundup.plan.tuning_layout import check_tuning_layout
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.evaluate_config import EvaluateConfig
-from groundup.recipe.output_config import QuantizeConfig
+from groundup.recipe.output_config import DEFAULT_BITS, QuantizeConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.stages import STAGES, Stage, recipe_stages
 
-METHOD_KNOBS = {"act_order": ("gptq",), "damp_percent": ("gptq",)}
+INTEGER_METHODS = ("rtn", "gptq", "awq", "autoround")
+METHOD_KNOBS = {
+    "act_order": ("gptq", "autoround"), "damp_percent": ("gptq", "autoround"), "rounding_steps": ("autoround",),
+    "group_size": INTEGER_METHODS, "symmetric": INTEGER_METHODS, "size": INTEGER_METHODS,
+}  # fmt: skip
 """Knobs of [quantize] that only some methods read."""
+
+METHOD_BITS = {"nf4": 4, "float8": 8, "smoothquant": 8}
+"""Of methods that have only one number of bits."""
 
 
 def check_stages(recipe: Recipe, stages: Iterable[Stage] = STAGES) -> None:
@@ -174,9 +181,14 @@ def check_row_length(sequence_length: int | None, context_length: int) -> None:
 
 
 def check_quantization(section: QuantizeConfig) -> None:
-    """Raises UserError for knobs that the chosen method does not read, and for bits beside a size."""
+    """Raises UserError for knobs that the method does not read, bits that it does not have, and bits beside a size."""
     defaults = QuantizeConfig()
-    if section.size is not None and section.bits != defaults.bits:
+    if section.bits not in (None, expected := METHOD_BITS.get(section.method, section.bits)):
+        raise UserError(
+            f"quantize.bits = {section.bits} with quantize.method = {section.method}, which has {expected} bits",
+            hint="leave bits out",
+        )
+    if section.size is not None and section.bits not in (None, DEFAULT_BITS):
         raise UserError(
             f"quantize.bits = {section.bits} with quantize.size = {section.size}, which chooses the bits of each layer",
             hint="leave one of them out",

@@ -25,6 +25,8 @@ MODEL_STAGE_SECONDS, MODEL_SECONDS_PER_PARAMETER = 3.0, 2e-8
 REPORT_SECONDS = 3.0
 SCORING_FACTOR = 0.9
 """Time of scoring a token in float32, of that of training on it in bfloat16."""
+LEARNING_PASSES = 3
+"""Of a step of learned rounding: forward, and twice as much backward."""
 SCORING_BATCH_TOKENS = 2_048
 MIN_VALIDATION_TOKENS = 30_000
 BYTES_PER_TOKEN = 4.0
@@ -118,6 +120,8 @@ def estimate_stage_seconds(
         read = recipe.quantize.calibration_tokens + COMPARED_MODELS * (recipe.quantize.eval_tokens + TASK_TOKENS)
         if recipe.data is None:
             read = min(read, 2 * (tokens or SAMPLED_TOKENS) + COMPARED_MODELS * TASK_TOKENS)
+        if recipe.quantize.method == "autoround":
+            read += LEARNING_PASSES * recipe.quantize.rounding_steps * length
         seconds["quantize"] = model_seconds + scoring(read)
         if recipe.data is None and recipe.finetune is None:
             steps = SAMPLED_TOKENS / SAMPLED_AT_ONCE

@@ -1,12 +1,13 @@
-"""11. Quantization: weights of 2 to 8 bits for linear layers and experts.
+"""11. Quantization: weights of 2 to 8 bits for linear layers and experts, and inputs in 8 bits.
 
     quantization_grid.py     scales, zeros and codes of a weight matrix; round to nearest (RTN), the baseline
     calibration.py           statistics of layer inputs, block by block
     calibration_windows.py   token windows for calibration
     calibration_text.py      the text of a run for calibration and comparison
-    methods/                 GPTQ and AWQ
     bit_packing.py           codes packed into words
     layers/                  layers with packed weights
+    methods/                 GPTQ, AWQ, AutoRound, SmoothQuant
+    block_methods.py         all methods, applied to a block
     quantizer.py             quantization of a whole model
     block_checkpoint.py      finished blocks on disk, from which a killed quantization goes on
     kernels/                 layers in the layouts of fast kernels
@@ -25,7 +26,7 @@
     price_table.py           the comparison as text
     stage.py                 stages 09-quantized and 10-export
 
-Deliberately absent: quantized activations and quantization-aware training; the KV cache in 8 bits is in chapter 7. On GPUs,
+Deliberately absent: quantization-aware training; the KV cache in 8 bits is in chapter 7. On GPUs,
 layers dequantize and multiply: the kernels are those of a CPU.
 """
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from groundup.model.serialization import save_tensors
-from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.layers.packed_layers import empty_layer, packed_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
 
 
@@ -48,15 +48,7 @@ class BlockCheckpoint:
         for layer, scheme in description["schemes"].items():
             linear = block.get_submodule(layer)
             assert isinstance(linear, nn.Linear)
-            with torch.device("meta"):
-                bias = None if linear.bias is None else linear.bias.dtype
-                empty = QuantizedLinear(
-                    linear.in_features,
-                    linear.out_features,
-                    QuantizationScheme(**scheme),
-                    bias,
-                    permuted=f"{layer}.g_idx" in tensors,
-                )
+            empty = empty_layer(linear, QuantizationScheme(**scheme), permuted=f"{layer}.g_idx" in tensors)
             block.set_submodule(layer, empty)
         device = next(tensor.device for tensor in block.state_dict().values() if not tensor.is_meta)
         block.load_state_dict({key: tensor.to(device) for key, tensor in tensors.items()}, assign=True)
@@ -68,7 +60,7 @@ class BlockCheckpoint:
         if self.folder is None:
             return
         self.folder.mkdir(exist_ok=True)
-        schemes = {layer: asdict(module.scheme) for layer, module in quantized_layers(block).items()}
+        schemes = {layer: asdict(module.scheme) for layer, module in packed_layers(block).items()}
         description = {"digest": self._digests[name], "schemes": schemes, "errors": errors}
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in block.state_dict().items()}
         partial = self._path(name).with_suffix(".partial")

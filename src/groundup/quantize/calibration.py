@@ -27,13 +27,14 @@ class InputStats:
 
     Attributes:
         hessian: float32 (in in), the mean of 2 x x^T: the second derivative of the squared output error.
-        mean_abs: float32 (in), the mean of |x|.
+        mean_abs, max_abs: float32 (in), the mean and the largest of |x|.
         num_inputs: input vectors so far.
     """
 
     def __init__(self, width: int, device: torch.device | str = "cpu"):
         self.hessian = torch.zeros(width, width, device=device)
         self.mean_abs = torch.zeros(width, device=device)
+        self.max_abs = torch.zeros(width, device=device)
         self.num_inputs = 0
 
     def add(self, inputs: Tensor) -> None:
@@ -43,7 +44,9 @@ class InputStats:
             return
         total = self.num_inputs + inputs.shape[0]
         self.hessian.mul_(self.num_inputs / total).addmm_(inputs.T, inputs, alpha=2 / total)
-        self.mean_abs.mul_(self.num_inputs / total).add_(inputs.abs().sum(0) / total)
+        magnitudes = inputs.abs()
+        self.mean_abs.mul_(self.num_inputs / total).add_(magnitudes.sum(0) / total)
+        self.max_abs = torch.maximum(self.max_abs, magnitudes.amax(0))
         self.num_inputs = total
 
     @classmethod
@@ -55,6 +58,7 @@ class InputStats:
             share = part.num_inputs / max(1, merged.num_inputs)
             merged.hessian.add_(part.hessian, alpha=share)
             merged.mean_abs.add_(part.mean_abs, alpha=share)
+            merged.max_abs = torch.maximum(merged.max_abs, part.max_abs)
         return merged
 
 
@@ -126,7 +130,9 @@ class BlockCalibration:
         """The block's outputs for some windows, with other weights of its layers, by name, in place of its own."""
         if not weights:
             return self._run(rows)
-        return functional_call(_Runner(self), {f"block.{name}.weight": weight for name, weight in weights.items()}, rows)
+        return functional_call(
+            _Runner(self), {f"block.{name}.weight": weight for name, weight in weights.items()}, rows
+        )
 
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the named linear layers, from one pass over the windows; none for layers without inputs."""

@@ -17,6 +17,7 @@ from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.generate import SamplingParams, decode_output, generate_many
 from groundup.model import Decoder
 from groundup.plan.stage_time import SAMPLED_AT_ONCE, SAMPLED_TOKENS
+from groundup.quantize.block_methods import WITHOUT_TEXT
 from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
 from groundup.recipe.output_config import QuantizeConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -113,7 +114,7 @@ def distinct_runs(windows: Tensor) -> int:
 
 
 def _check_enough(found: CalibrationText, method: str) -> None:
-    if method != "rtn" and (runs := distinct_runs(found.windows)) < MIN_DISTINCT_RUNS:
+    if method not in WITHOUT_TEXT and (runs := distinct_runs(found.windows)) < MIN_DISTINCT_RUNS:
         raise UserError(
             f"calibration text of {found.windows.numel():,} tokens with {runs} different runs of {RUN_LENGTH} tokens, "
             f"expected at least {MIN_DISTINCT_RUNS}",

@@ -15,40 +15,46 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_json
 from groundup.artifacts.progress import Progress
 from groundup.interop.adapters import split_adapter
-from groundup.plan.stage_support import METHOD_KNOBS, check_quantization
+from groundup.plan.stage_support import INTEGER_METHODS, METHOD_BITS, METHOD_KNOBS, check_quantization
 from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
 from groundup.quantize.gguf_calibration import UNWEIGHTED
 from groundup.quantize.model_scores import score_against_float
+from groundup.quantize.price_table import worse_than_rounding
 from groundup.quantize.process_measurement import measure_process
 from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantizer import METHODS, bits_per_weight, quantize_model
 from groundup.quantize.standalone import describe_text, open_float_model, quantization_settings, run_inputs
 from groundup.quantize.weight_check import check_weights
 from groundup.recipe.evaluate_config import TaskConfig
-from groundup.recipe.output_config import QuantizeConfig
+from groundup.recipe.output_config import SIZE, QuantizeConfig
 from groundup.tokenizer import Tokenizer
 
 COMPARED_BITS = (4, 8)
 
 
-def candidate_names(methods: str | None, bits: Sequence[int] = COMPARED_BITS) -> list[str]:
-    """Names of the models to compare, such as "gptq-4" and "gguf-q4_0".
+def candidate_names(methods: str | None, bits: Sequence[int] = COMPARED_BITS, size: str | None = None) -> list[str]:
+    """Names of the models to compare, such as "gptq-4", "gptq-90MB" and "gguf-q4_0".
 
-    `methods`: methods and names with commas between them; default: all methods. A method stands for itself at each of `bits`,
-    "gguf" for all quantized types of GGUF. Raises UserError for an unknown name.
+    `methods`: methods and names with commas between them; default: all methods. A method stands for itself at each of `bits`
+    that it has, and, if it has bits by layer, under `size`; "gguf" for all quantized types of GGUF. Raises UserError for an
+    unknown name.
 
     >>> candidate_names("rtn,gptq-8")
     ['rtn-4', 'rtn-8', 'gptq-8']
     """
     expanded = {method: [f"{method}-{width}" for width in bits if _has_bits(method, width)] for method in METHODS}
+    for method in INTEGER_METHODS if size else ():
+        expanded[method].append(f"{method}-{size}")
     expanded |= {"gguf": [f"gguf-{kind}" for kind in _gguf_types()]}
     known = {name for names in expanded.values() for name in names}
     known |= {f"{method}-{width}" for method in METHODS for width in range(2, 9)}
     found: list[str] = []
     for name in (methods or ",".join(METHODS)).replace(" ", "").split(","):
-        if name not in known and name not in expanded:
+        method, _, kind = name.partition("-")
+        if name not in known and name not in expanded and not (method in INTEGER_METHODS and SIZE.fullmatch(kind)):
             raise UserError(
-                f"--methods {name}: unknown", hint=f"one or more of {', '.join(expanded)}, rtn-4, gguf-q8_0 ..."
+                f"--methods {name}: unknown",
+                hint=f"one or more of {', '.join(expanded)}, rtn-4, gptq-90MB, gguf-q8_0 ...",
             )
         found += [each for each in expanded.get(name, [name]) if each not in found]
     return found
@@ -119,6 +125,11 @@ def compare_methods(
                 row |= measure_process(Path(folder), device, torch.get_num_threads())
         on_row(row)
         rows.append(row)
+    for row in rows:
+        method, _, kind = row["name"].partition("-")
+        nearest = next((each for each in rows if each["name"] == f"rtn-{kind}"), None)
+        if nearest is not None and (warning := worse_than_rounding(method, row, nearest)):
+            progress.log(f"warning: {warning}")
     return {
         "model": str(model_path),
         "text_origin": material.origin,
@@ -129,11 +140,7 @@ def compare_methods(
 
 
 def _has_bits(method: str, bits: int) -> bool:
-    try:
-        QuantizeConfig(method=method, bits=bits)  # type: ignore[arg-type]
-    except UserError:
-        return False
-    return True
+    return METHOD_BITS.get(method, bits) == bits
 
 
 def _section(name: str, section: QuantizeConfig, model: nn.Module) -> QuantizeConfig | None:
@@ -142,7 +149,8 @@ def _section(name: str, section: QuantizeConfig, model: nn.Module) -> QuantizeCo
     if method == "gguf":
         return None
     unread = {knob for knob, methods in METHOD_KNOBS.items() if method not in methods}
-    values = section.model_dump(exclude=unread) | {"method": method, "bits": int(kind)}
+    stored = {"bits": int(kind)} if kind.isdigit() else {"bits": None, "size": kind}
+    values = section.model_dump(exclude=unread) | {"method": method} | stored
     found = QuantizeConfig(**values)
     check_quantization(found)
     return found

@@ -22,6 +22,8 @@ from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.bitsandbytes_folder import export_nf4
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized
 from groundup.quantize.gguf_calibration import gguf_importance
+from groundup.quantize.layers.nf4_linear import NF4Linear
+from groundup.quantize.layers.packed_layers import packed_layers
 from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.quantizer import dequantize_model
 from groundup.quantize.standalone import run_inputs
@@ -103,7 +105,12 @@ def export_model(
             if getattr(model.config, "architecture", "") == "encoder_decoder":
                 notes.append(f"transformers does not open packed encoder-decoders in {format} format; groundup does")
         else:
-            if quantized and (format == NF4 or dtype not in FLOATS):
+            rounded = {
+                name: layer.packed_weight()
+                for name, layer in packed_layers(model).items()
+                if isinstance(layer, NF4Linear)
+            }
+            if quantized and (format == NF4 or dtype not in FLOATS) and not (format == NF4 and rounded):
                 notes.append(_rounded_twice(source, NF4 if format == NF4 else dtype))
             if adapter is not None:  # compared with the packed base that it was trained on, then merged
                 load_adapter(model, adapter, verify=verify)
@@ -118,7 +125,7 @@ def export_model(
                 )
                 notes += [said] if said else []
             if format == NF4:
-                files = [*export_nf4(model, tokenizer, partial, dtype), *write_card_files(source, partial)]
+                files = [*export_nf4(model, tokenizer, partial, dtype, rounded), *write_card_files(source, partial)]
             else:
                 files = interop.export(
                     model, tokenizer, partial, format=format, dtype=dtype, source=source, importance=importance

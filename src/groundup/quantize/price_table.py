@@ -34,6 +34,17 @@ def quality(row: dict[str, Any]) -> str:
     return f"{row['kl_divergence']:.4f}" + (f" ±{(bounds[1] - bounds[0]) / 2:.4f}" if bounds else "")
 
 
+def worse_than_rounding(method: str, row: dict[str, Any], nearest: dict[str, Any]) -> str | None:
+    """A line about a method whose scores are worse than those of plain rounding to as many bits; None: they are not."""
+    found, plain = (scores.get("kl_divergence") for scores in (row, nearest))
+    if method == "rtn" or found is None or plain is None or found <= plain:
+        return None
+    return (
+        f"{method} comes out worse than plain rounding, KL {found:.4f} against {plain:.4f}: other or more calibration text, or "
+        "another method"
+    )
+
+
 def format_price(summary: dict[str, Any]) -> str:
     """The summary of one quantized model."""
     before, after = (summary["bytes"][when] / 1e6 for when in ("before", "after"))
@@ -52,6 +63,8 @@ def format_price(summary: dict[str, Any]) -> str:
         rows["KL to the float"] = (
             f"{quality(found | {'name': ''})} nats a token on {summary['eval_tokens']:,} other tokens"
         )
+        if summary["method"] != "rtn" and "rtn" in summary["held_out"]:
+            rows["rounding alone"] = f"{quality(summary['held_out']['rtn'] | {'name': ''})} nats a token"
         rows["same first token"] = _percent(found["top1_agreement"])
         rows["perplexity"] = f"{reference['perplexity']:.3f} before, {found['perplexity']:.3f} after"
     if "cosine" in found:

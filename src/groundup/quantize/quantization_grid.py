@@ -29,6 +29,8 @@ class QuantizationScheme:
         bits: bits of a code, 2 to 8.
         group_size: consecutive weights of a row with one scale, or WHOLE_ROW. The last group of a row may be shorter.
         symmetric: zero is the middle code and not stored.
+        values: what codes stand for: equally spaced values ("integer"), the bytes of "float8", or "nf4".
+        input_bits: bits of the layer's inputs, rounded for each token as they come; None: the inputs are not rounded.
 
     Raises UserError for other values.
     """
@@ -36,6 +38,8 @@ class QuantizationScheme:
     bits: int = 4
     group_size: int = 128
     symmetric: bool = True
+    values: str = "integer"
+    input_bits: int | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -69,6 +73,11 @@ class QuantizationScheme:
         """Bits of a (rows width) matrix: codes, scales (16 bits) and, if stored, zeros (8 bits)."""
         packed = -(-width * self.bits // 8) * 8
         return rows * (packed + self.num_groups(width) * (16 if self.symmetric else 24))
+
+
+def integer_scheme(scheme: QuantizationScheme) -> QuantizationScheme:
+    """Equally spaced values with the bits and groups of `scheme`, inputs as they are: what a method is compared with."""
+    return replace(scheme, values="integer", input_bits=None)
 
 
 @dataclass(frozen=True)
@@ -214,6 +223,8 @@ def dequantize_weight(
     g_idx: Tensor | None = None,
 ) -> Tensor:
     """The represented weights (out in), computed in float32 from codes (out in) and a grid (out groups)."""
+    if scheme.values == "float8":
+        return (codes.view(torch.float8_e4m3fn).float() * scale.float()).to(dtype)
     if g_idx is not None:
         index = g_idx.long()
         return ((codes.float() - zero.float()[:, index]) * scale.float()[:, index]).to(dtype)

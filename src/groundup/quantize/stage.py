@@ -31,7 +31,9 @@ from groundup.quantize.gguf_calibration import gguf_importance
 from groundup.quantize.layers.quantized_linear import quantized_layers
 from groundup.quantize.model_loader import load_quantized_model, open_model
 from groundup.quantize.model_scores import score_against_float
+from groundup.quantize.price_table import worse_than_rounding
 from groundup.quantize.process_measurement import measure_process
+from groundup.quantize.quantization_grid import integer_scheme
 from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, dequantize_model, quantize_model
 from groundup.quantize.standalone import describe_text, quantization_settings, quantization_summary
@@ -72,10 +74,12 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     # in place, and the float model is read again: one copy of the weights at a time
     errors = quantize_model(model, settings, material.windows, machine.progress, checkpoint=out / BLOCKS_FOLDER)
     models = {"rtn": interop.open_model(source, machine.device, verify=False)[0]}
-    quantize_model(models["rtn"], QuantizationSettings("rtn", settings.scheme))
+    quantize_model(models["rtn"], QuantizationSettings("rtn", integer_scheme(settings.scheme)))
     models |= {section.method: model}
     quantized, (model, _) = model, interop.open_model(source, machine.device, verify=False)
     scores = score_against_float(model, models, tokenizer, material, recipe.seed, machine.progress)
+    if section.size is None and (warning := worse_than_rounding(section.method, scores[section.method], scores["rtn"])):
+        machine.progress.log(f"warning: {warning}")
 
     save_quantized_folder(quantized.cpu(), out, section.method)
     tokenizer.save(out)

@@ -19,15 +19,17 @@ from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.plan.stage_support import check_quantization
+from groundup.quantize.block_methods import METHOD_SCHEMES, WITHOUT_TEXT
 from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
-from groundup.quantize.layers.quantized_linear import quantized_layers
+from groundup.quantize.layers.packed_layers import packed_layers
 from groundup.quantize.model_scores import score_against_float
-from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.price_table import worse_than_rounding
+from groundup.quantize.quantization_grid import QuantizationScheme, integer_scheme
 from groundup.quantize.quantized_folder import main_scheme, save_quantized_folder
 from groundup.quantize.quantizer import LayerQuantizationError, QuantizationSettings, bits_per_weight, quantize_model
 from groundup.quantize.weight_check import check_weights
-from groundup.recipe.output_config import QuantizeConfig
+from groundup.recipe.output_config import DEFAULT_BITS, QuantizeConfig
 from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, TokenShard
 
@@ -45,10 +47,10 @@ def quantize(
         model, tokenizer = groundup.open_model("runs/quickstart")
         errors = quantize(model, tokenizer, ["Some text like the training text ..."], bits=4)
 
-    `knobs`: those of [quantize] in a recipe, with the same defaults. gptq and awq need calibration texts and the
-    tokenizer; rtn needs neither, and returns no errors without them.
+    `knobs`: those of [quantize] in a recipe, with the same defaults. Most methods need calibration texts and the
+    tokenizer; rtn, nf4 and float8 need neither, and return no errors without them.
 
-    Raises UserError for an unknown knob or value, for weights that are not finite, and when gptq or awq get no text.
+    Raises UserError for an unknown knob or value, for weights that are not finite, and when a method gets no text that needs it.
     """
     section = QuantizeConfig(**knobs)
     check_quantization(section)
@@ -63,9 +65,12 @@ def quantize(
 def quantization_settings(section: QuantizeConfig) -> QuantizationSettings:
     """The settings of a recipe's section."""
     symmetric = section.method != "awq" if section.symmetric is None else section.symmetric
-    scheme = QuantizationScheme(section.bits, section.group_size, symmetric)
-    options = {"damp_percent": section.damp_percent, "act_order": section.act_order, "max_bytes": section.size_bytes}
-    return QuantizationSettings(section.method, scheme, **options)
+    scheme = QuantizationScheme(section.bits or DEFAULT_BITS, section.group_size, symmetric)
+    options = {
+        "damp_percent": section.damp_percent, "act_order": section.act_order, "max_bytes": section.size_bytes,
+        "rounding_steps": section.rounding_steps,
+    }  # fmt: skip
+    return QuantizationSettings(section.method, METHOD_SCHEMES.get(section.method, scheme), **options)
 
 
 def quantize_folder(
@@ -91,10 +96,10 @@ def quantize_folder(
         verify: compare the files of a run with their SHA-256 first.
         knobs: those of [quantize] in a recipe, with the same defaults.
 
-    Returns the summary of `quantization_summary`, and calibration_tokens, text_origin, eval_tokens and held_out: for float and
-    the method, the scores of `score_against_float`. Raises UserError for too little text, for damaged files, for an unknown
-    knob or value, for weights that are not finite, and when `out` is not empty. rtn without any text
-    rounds without a comparison.
+    Returns the summary of `quantization_summary`, and calibration_tokens, text_origin, eval_tokens and held_out: for float, rtn
+    and the method, the scores of `score_against_float`. Raises UserError for too little text, for damaged files, for an unknown
+    knob or value, for weights that are not finite, and when `out` is not empty. rtn, nf4 and float8
+    round without a comparison if there is no text.
     """
     section, progress, files = QuantizeConfig(**knobs), progress or Progress(), existing_files(calibration)
     (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
@@ -106,7 +111,7 @@ def quantize_folder(
         settings = quantization_settings(section)
         inputs = {} if files else run_inputs(source, tokenizer, verify)
         material = None
-        if section.method != "rtn" or files or inputs:
+        if section.method not in WITHOUT_TEXT or files or inputs:
             material = calibration_text(model, tokenizer, inputs, section, seed, files)
             for line in describe_text(material):
                 progress.log(line)
@@ -119,9 +124,16 @@ def quantize_folder(
         if material is None:
             progress.log("rounded without text, and not compared with the float model: --calibration FILE gives some")
             return quantization_summary(model, errors, source, partial)
+        models: dict[str, nn.Module] = {section.method: model.to(device_of)}
+        if section.method != "rtn":
+            nearest, _ = open_float_model(source, device, adapter, verify=False)
+            quantize_model(nearest, QuantizationSettings("rtn", integer_scheme(settings.scheme)))
+            models = {"rtn": nearest, **models}
         float_model, _ = open_float_model(source, device, adapter, verify=False)
-        models = {section.method: model.to(device_of)}
         scores = score_against_float(float_model, models, tokenizer, material, seed, progress)
+        nearest_scores = {} if section.size else scores.get("rtn", {})
+        if warning := worse_than_rounding(section.method, scores[section.method], nearest_scores):
+            progress.log(f"warning: {warning}")
     return {
         **quantization_summary(model, errors, source, out),
         "calibration_tokens": {"text": material.text.numel(), "chat": material.chat.numel()},
@@ -176,7 +188,7 @@ def quantization_summary(
     model: nn.Module, errors: list[LayerQuantizationError], source: Path, out: Path
 ) -> dict[str, Any]:
     """Method, scheme, sizes before and after, and mean layer errors of a quantized model folder."""
-    layers = quantized_layers(model)
+    layers = packed_layers(model)
     scheme = main_scheme(model)
     before = sum(file.stat().st_size for file in ([source] if source.is_file() else source.glob("*.safetensors")))
     mean_errors = [

@@ -12,6 +12,10 @@ SIZE_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "
 SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(SIZE_UNITS)})")
 
 
+DEFAULT_BITS = 4
+"""Of [quantize]."""
+
+
 def size_in_bytes(text: str, name: str) -> int:
     """The bytes of a size such as 2GB. Raises UserError, which says `name`, for another text."""
     if (match := SIZE.fullmatch(text)) is None:
@@ -20,12 +24,17 @@ def size_in_bytes(text: str, name: str) -> int:
 
 
 class QuantizeConfig(BaseConfig):
-    """Weight-only quantization of the final model."""
+    """Quantization of the final model."""
 
-    method: Literal["rtn", "gptq", "awq"] = knob(
-        "gptq", "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023)"
+    method: Literal["rtn", "gptq", "awq", "autoround", "nf4", "float8", "smoothquant"] = knob(
+        "gptq",
+        "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023); autoround: rounding learned block by block "
+        "(Cheng et al. 2023); nf4: 4-bit normal floats (Dettmers et al. 2023); float8: E4M3; smoothquant: 8 bits for weights and "
+        "inputs (Xiao et al. 2022)",
     )
-    bits: int = knob(4, "bits per weight", ge=2, le=8)
+    bits: int | None = knob(
+        None, "bits per weight", ge=2, le=8, unset=f"derived: {DEFAULT_BITS}, of float8 and smoothquant 8"
+    )
     size: str | None = knob(
         None,
         "largest size of the model's file, such as 90MB: in place of `bits`, each layer gets 2 to 8, more where the loss depends "
@@ -44,7 +53,10 @@ class QuantizeConfig(BaseConfig):
     act_order: bool = knob(
         True, "gptq: quantize the weights of the largest inputs first; files need no order of groups"
     )
-    calibration_tokens: int = knob(32_768, "training tokens for calibration of gptq and awq", ge=512)
+    rounding_steps: int = knob(
+        50, "autoround: steps of signed gradient descent for each block, one calibration window each", ge=1
+    )
+    calibration_tokens: int = knob(32_768, "training tokens for calibration", ge=512)
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)
 
     @property

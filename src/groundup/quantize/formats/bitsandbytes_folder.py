@@ -17,12 +17,17 @@ from groundup.interop.safetensors_files import cast_floating, write_safetensors
 from groundup.interop.weight_map import TensorMap
 from groundup.quantize.formats.bitsandbytes_format import NF4_CONFIG, nf4_tensors
 from groundup.quantize.formats.huggingface_folder import READ_BY_NAME, WEIGHT_SUFFIX
-from groundup.quantize.layers.nf4 import BLOCK, quantize_nf4
+from groundup.quantize.layers.nf4 import BLOCK, NF4Weight, quantize_nf4
 from groundup.tokenizer import Tokenizer
 
 
-def export_nf4(model: nn.Module, tokenizer: Tokenizer | None, out: Path, dtype: str) -> list[Path]:
+def export_nf4(
+    model: nn.Module, tokenizer: Tokenizer | None, out: Path, dtype: str, rounded: Mapping[str, NF4Weight] | None = None
+) -> list[Path]:
     """Write a float model with the linear layers of its blocks in NF4. Returns the files written.
+
+    Args:
+        rounded: weights by the name of the layer that are in NF4 already: those that the file holds as they are.
 
     Layers that a file holds transposed, and experts, stay in `dtype`. Raises UserError if no family can represent the model.
     """
@@ -49,7 +54,8 @@ def export_nf4(model: nn.Module, tokenizer: Tokenizer | None, out: Path, dtype: 
         if name.endswith(WEIGHT_SUFFIX) and name not in packed and weights[tensor_map.native[0]].ndim == 2
     ]
     out.mkdir(parents=True, exist_ok=True)
-    files = write_safetensors(_tensors(tensor_maps, weights, packed, DTYPES[dtype]), out)
+    rounded = {name + WEIGHT_SUFFIX: weight for name, weight in (rounded or {}).items()}
+    files = write_safetensors(_tensors(tensor_maps, weights, packed, DTYPES[dtype], rounded), out)
     described = NF4_CONFIG | {"bnb_4bit_compute_dtype": dtype, "llm_int8_skip_modules": skipped or ["lm_head"]}
     return [*files, *write_config_files(config, tokenizer, out, dtype, {"quantization_config": described})]
 
@@ -63,7 +69,11 @@ def _moves_rows(tensor_map: TensorMap, weights: Mapping[str, Tensor]) -> bool:
 
 
 def _tensors(
-    tensor_maps: list[TensorMap], weights: Mapping[str, Tensor], packed: set[str], dtype: torch.dtype
+    tensor_maps: list[TensorMap],
+    weights: Mapping[str, Tensor],
+    packed: set[str],
+    dtype: torch.dtype,
+    rounded: Mapping[str, NF4Weight],
 ) -> Iterator[tuple[str, Tensor]]:
     for tensor_map in tensor_maps:
         tensors = tensor_map.to_foreign([weights[name].detach() for name in tensor_map.native])
@@ -71,5 +81,8 @@ def _tensors(
             if name not in packed:
                 yield name, cast_floating(tensor, dtype).cpu()
                 continue
-            parts = nf4_tensors(quantize_nf4(tensor.cpu()), dtype)
+            weight = rounded.get(tensor_map.native[0])
+            if weight is None or not torch.equal(weight.dequantize(), tensor.float()):
+                weight = quantize_nf4(tensor.cpu())
+            parts = nf4_tensors(weight, dtype)
             yield from ((name.removesuffix(WEIGHT_SUFFIX) + f".{part}", value) for part, value in parts.items())

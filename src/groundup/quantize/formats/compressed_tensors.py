@@ -9,12 +9,14 @@ pack-quantized, which is written:
     weight_g_idx       int32 (in)                       group of each input, where `actorder` is "group"
 
 int-quantized and naive-quantized: `weight` int8 (out in), `weight_scale` and `weight_zero_point` int8 (out groups), (out 1) or
-(1); with float8 weights interop/scaled_weights.py reads them. Codes are signed; in words they have an offset of half
-their range, so that the bits are those of unsigned codes. A word holds whole codes: ten of 3 bits. Activations are computed in
-floating point, whatever `input_activations` says.
+(1); written for weights and inputs in 8 bits. float-quantized: `weight` float8 (out in) and `weight_scale` (out 1); written, and
+read by interop/scaled_weights.py. Integer codes are signed; in words they have an offset of half their range, so that the bits
+are those of unsigned codes. A word holds whole codes: ten of 3 bits. Inputs of 8 bits that are rounded token by token, as they
+come, are so here too; others are computed in floating point, whatever `input_activations` says.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,8 +26,11 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.quantize.bit_packing import pack_codes
 from groundup.quantize.formats.quantized_format import Json, QuantizedFormat, Tensors, as_weight, find_group_size
+from groundup.quantize.layers.int8_linear import INT8_INPUTS
 from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizationScheme, QuantizedWeight
 
+INPUT_ACTIVATIONS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+"""Of INT8_INPUTS."""
 FORMATS = ("pack-quantized", "int-quantized", "naive-quantized", "mixed-precision")
 
 
@@ -47,14 +52,26 @@ def check_config(config: Json) -> None:
 
 
 def _arguments(config: Json, layer: str) -> dict[str, Any]:
-    """The arguments of the weights of `layer`: of the group that names it, else of the one of all linear layers."""
+    """The arguments of the weights of `layer`."""
+    return _group(config, layer)["weights"]
+
+
+def _group(config: Json, layer: str) -> dict[str, Any]:
+    """The group that names `layer`, else the one of all linear layers; of its input activations the fields that matter."""
+    group = dict(_named_group(config, layer))
+    if isinstance(found := group.get("input_activations"), dict):
+        group["input_activations"] = {name: found.get(name) for name in INPUT_ACTIVATIONS}
+    return group
+
+
+def _named_group(config: Json, layer: str) -> dict[str, Any]:
     groups = list(config["config_groups"].values())
     for group in groups:
         for target in group.get("targets") or ():
             pattern = target.removeprefix("re:") if target.startswith("re:") else re.escape(target)
             if re.match(pattern, layer) if target.startswith("re:") else re.search(rf"(^|\.){pattern}$", layer):
-                return group["weights"]
-    return next((group for group in groups if "Linear" in (group.get("targets") or ())), groups[0])["weights"]
+                return group
+    return next((group for group in groups if "Linear" in (group.get("targets") or ())), groups[0])
 
 
 def weight_shape(tensors: Tensors, config: Json) -> tuple[int, int]:
@@ -96,7 +113,11 @@ def from_tensors(tensors: Tensors, config: Json, layer: str) -> QuantizedWeight 
     if zero.shape != scale.shape:
         raise UserError(f"{layer}: zeros of shape {tuple(zero.shape)}, scales of shape {tuple(scale.shape)}")
     size = find_group_size(width, scale.shape[1], arguments.get("group_size"))
-    return as_weight(codes, scale, zero, bits, size, tensors.get("weight_g_idx"))
+    weight = as_weight(codes, scale, zero, bits, size, tensors.get("weight_g_idx"))
+    rounded_inputs = replace(weight.scheme, input_bits=8)
+    if rounded_inputs == INT8_INPUTS and _group(config, layer).get("input_activations") == INPUT_ACTIVATIONS:
+        return replace(weight, scheme=rounded_inputs)
+    return weight
 
 
 def _unpack(words: Tensor, bits: int, dim: int) -> Tensor:
@@ -117,10 +138,14 @@ def _pack(codes: Tensor, bits: int, dim: int) -> Tensor:
 
 
 def to_tensors(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:
-    bits = weight.scheme.bits
+    bits, scale = weight.scheme.bits, weight.scale.to(dtype).contiguous()
+    if weight.scheme.values == "float8":
+        return {"weight": weight.codes.view(torch.float8_e4m3fn), "weight_scale": scale}
+    if weight.scheme.input_bits is not None:
+        return {"weight": (weight.codes ^ weight.scheme.mid_code).view(torch.int8), "weight_scale": scale}
     tensors = {
         "weight_packed": _pack(weight.codes, bits, -1),
-        "weight_scale": weight.scale.to(dtype).contiguous(),
+        "weight_scale": scale,
         "weight_shape": torch.tensor(weight.codes.shape, dtype=torch.int64),
     }
     if not weight.scheme.symmetric:
@@ -131,20 +156,21 @@ def to_tensors(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]
 
 
 def to_config(scheme: QuantizationScheme, floats: list[str], permuted: bool) -> dict[str, Any]:
-    whole = scheme.group_size == WHOLE_ROW
+    whole, floating, inputs = scheme.group_size == WHOLE_ROW, scheme.values == "float8", scheme.input_bits is not None
     weights = {
         "num_bits": scheme.bits,
-        "type": "int",
+        "type": "float" if floating else "int",
         "symmetric": scheme.symmetric,
         "strategy": "channel" if whole else "group",
         "group_size": None if whole else scheme.group_size,
         "dynamic": False,
         "actorder": "group" if permuted else None,
     }
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    activations = INPUT_ACTIVATIONS if inputs else None
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations, "output_activations": None}
     return {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": "float-quantized" if floating else "int-quantized" if inputs else "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": group},
         "ignore": ["lm_head", *floats],

@@ -27,10 +27,10 @@ from groundup.quantize.formats.mapped_weights import map_packed
 from groundup.quantize.formats.packed_source import WEIGHT_SUFFIX, PackedSource, multiply_out
 from groundup.quantize.formats.quantized_format import PackedWeight, QuantizedFormat
 from groundup.quantize.layers.nf4 import NF4Weight
-from groundup.quantize.layers.nf4_linear import NF4Linear
+from groundup.quantize.layers.packed_layers import make_layer
 from groundup.quantize.layers.quantized_experts import QuantizedExperts
 from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized_layers
-from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizedWeight
+from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizedWeight, integer_scheme
 from groundup.tokenizer import Tokenizer
 
 READ_BY_NAME = {"t5": ".wo.weight", "mt5": ".wo.weight", "umt5": ".wo.weight"}
@@ -70,6 +70,9 @@ def export_huggingface_quantized(
             if name in weights:
                 floats[name] = weights.pop(name).dequantize()
     some = next(iter(weights.values()))
+    if format != "compressed-tensors" and some.scheme != integer_scheme(some.scheme):
+        what = "weights in float8" if some.scheme.values == "float8" else "inputs in 8 bits"
+        raise UserError(f"{what}, which the {format} format has no form for", hint="--format compressed-tensors")
     permuted = any(weight.g_idx is not None for weight in weights.values())
     description = file_format.to_config(some.scheme, _float_layers(model, weights, tensor_maps), permuted)
     out.mkdir(parents=True, exist_ok=True)
@@ -227,8 +230,8 @@ def _load_weights(
     for path, weight in layers.items():
         linear: Any = model.get_submodule(path)
         bias = floats.get(f"{path}.bias", linear.bias)
-        layer = NF4Linear.from_weight if isinstance(weight, NF4Weight) else QuantizedLinear.from_weight
-        model.set_submodule(path, layer(weight, bias).to(device))  # type: ignore[arg-type]
+        assert not isinstance(weight, Tensor)
+        model.set_submodule(path, make_layer(weight, bias).to(device))
 
 
 def _mapped(model: nn.Module, tensor_map: TensorMap, weights: list[PackedWeight]) -> dict[str, PackedWeight] | None:

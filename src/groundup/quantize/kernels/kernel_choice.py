@@ -23,7 +23,8 @@ def use_kernels(model: nn.Module) -> nn.Module:
     Other layers dequantize and multiply. For inference only: such a model cannot be saved or exported.
     """
     for name, layer in quantized_layers(model).items():
-        if is_supported(layer):
+        weights_only = layer.scheme.values == "integer" and layer.scheme.input_bits is None
+        if weights_only and is_supported(layer):
             model.set_submodule(name, Int4Linear(layer))
     pack_token_matrices(model)
     model.is_rounded = True  # type: ignore[assignment]  # no fingerprint of a base model fits it: see base_fingerprint.py

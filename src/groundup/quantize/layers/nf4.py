@@ -21,9 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.quantize.quantization_grid import QuantizationScheme
 
 BLOCK, SCALE_BLOCK = 64, 256
 """Weights with one scale, and scales with one scale of their own."""
+NF4 = QuantizationScheme(4, BLOCK, values="nf4")
 TAIL = 0.9677083
 """The outermost quantile: halfway between 1 - 1/32 and 1 - 1/30 (appendix E), so that the ends are finite."""
 QUANTIZED_AT_ONCE = 1 << 22
@@ -47,6 +49,11 @@ class NF4Weight:
     scale_of_scales: Tensor
     mean: Tensor
     shape: tuple[int, int]
+    scheme = NF4
+
+    def dequantize(self) -> Tensor:
+        """The represented matrix: float32 (out in)."""
+        return dequantize_nf4(self)
 
     @property
     def nbytes(self) -> int:

@@ -14,7 +14,7 @@ from groundup.model import assign_weights, build_meta_model, load_config
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.moe import Experts
 from groundup.model.token_weights import load_token_weights
-from groundup.quantize.layers.nf4 import NF4Weight, dequantize_nf4, quantize_nf4
+from groundup.quantize.layers.nf4 import BLOCK, NF4, SCALE_BLOCK, NF4Weight, dequantize_nf4, quantize_nf4
 from groundup.quantize.layers.quantized_experts import QuantizedExperts, split_experts
 
 PARTS = ("codes", "scale_codes", "scale_of_scales", "mean")
@@ -33,6 +33,7 @@ class NF4Linear(PackedLinear):
     scale_codes: Tensor
     scale_of_scales: Tensor
     mean: Tensor
+    scheme = NF4
 
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None):
         super().__init__()
@@ -54,11 +55,27 @@ class NF4Linear(PackedLinear):
         layer.register_buffer("bias", None if bias is None else bias.detach().clone())
         return layer
 
+    @classmethod
+    def empty(cls, in_features: int, out_features: int, bias: torch.dtype | None = None) -> "NF4Linear":
+        """A layer to load a weight into."""
+        blocks = in_features * out_features // BLOCK
+        weight = NF4Weight(
+            torch.zeros(in_features * out_features // 2, dtype=torch.uint8),
+            torch.zeros(blocks, dtype=torch.uint8),
+            torch.zeros(-(-blocks // SCALE_BLOCK)),
+            torch.zeros(()),
+            (out_features, in_features),
+        )
+        return cls.from_weight(weight, None if bias is None else torch.zeros(out_features, dtype=bias))
+
+    def packed_weight(self) -> NF4Weight:
+        """The weight as it is stored."""
+        shape = (self.out_features, self.in_features)
+        return NF4Weight(self.codes, self.scale_codes, self.scale_of_scales, self.mean, shape)
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "out in"]:
         """The represented weight."""
-        shape = (self.out_features, self.in_features)
-        weight = NF4Weight(self.codes, self.scale_codes, self.scale_of_scales, self.mean, shape)
-        return dequantize_nf4(weight, dtype)
+        return dequantize_nf4(self.packed_weight(), dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "NF4Linear":
         """Move the scales without casting them: `model.to(torch.bfloat16)` must not change the weights."""

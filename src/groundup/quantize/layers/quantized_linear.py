@@ -1,4 +1,4 @@
-"""Linear layer with a quantized weight: packed codes and float16 scales, dequantized in the forward pass."""
+"""Linear layer with a quantized weight, integer or float8: packed codes and float16 scales, dequantized in the forward pass."""
 
 from typing import Any
 

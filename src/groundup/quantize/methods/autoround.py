@@ -47,7 +47,7 @@ def learn_rounding(
     starts: Mapping[str, RoundingStart],
     *,
     steps: int,
-    on_step: Callable[[float], None] = lambda loss: None,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> dict[str, QuantizedWeight]:
     """Rounding and ranges of the layers of a block with which its outputs are nearest to `targets`.
 
@@ -56,7 +56,7 @@ def learn_rounding(
     Args:
         targets: outputs of the float block, (N T D).
         starts: by layer name.
-        on_step: is called with the mean square error of each step.
+        on_step: is called with each step and its mean relative squared error.
     """
     grids = {name: _LearnedGrid(start) for name, start in starts.items()}
     learned = [tensor for grid in grids.values() for tensor in (grid.offset, grid.change)]
@@ -67,16 +67,15 @@ def learn_rounding(
         rows = slice(row, row + 1)
         weights = {name: grid.weight().to(targets.dtype) for name, grid in grids.items()}
         outputs = calibration.run(rows, weights)
-        loss = (outputs.float() - targets[rows].float()).square().mean()
+        loss = _error(outputs, targets[rows])
         gradients = torch.autograd.grad(loss, learned)
         rate = 1 - step / steps
         with torch.no_grad():
             for grid, of_offset, of_change in zip(grids.values(), gradients[::2], gradients[1::2], strict=True):
                 grid.step(of_offset, of_change, 2 * rate / steps)
-        on_step(loss.item())
+        on_step(step, loss.item())
     found = {name: grid.rounded() for name, grid in grids.items()}
     last = _mean_error(calibration, targets, found)
-    print(f"{calibration.name}: {first:.4g} -> {last:.4g}", flush=True)
     return found if last < first else {name: start.weight for name, start in starts.items()}
 
 
@@ -146,11 +145,18 @@ def _half(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _mean_error(calibration: BlockCalibration, targets: Tensor, weights: Mapping[str, QuantizedWeight]) -> float:
-    """Mean square error of the block's outputs over all windows."""
+    """Mean relative error of the block's outputs over all windows."""
     tensors = {name: weight.dequantize().to(targets.dtype) for name, weight in weights.items()}
     total = 0.0
     for row in range(len(targets)):
         rows = slice(row, row + 1)
         outputs = calibration.run(rows, tensors)
-        total += (outputs.float() - targets[rows].float()).square().mean().item()
+        total += _error(outputs, targets[rows]).item()
     return total / len(targets)
+
+
+def _error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean over tokens of the squared error relative to the target: a few tokens are a hundred times larger than the rest."""
+    targets = targets.float()
+    energy = targets.square().sum(-1).clamp(min=1e-12)
+    return ((outputs.float() - targets).square().sum(-1) / energy).mean()

@@ -11,6 +11,7 @@ attention or feed-forward, which needs only the inputs' second moment; and weigh
 the least rounding error weighted by the inputs' mean squares (`find_params`), instead of a search on sampled outputs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,25 +37,39 @@ class ScaleGroup:
 
     Attributes:
         routers: layers with the same input that are not quantized: a router, the gate of shared experts.
+        heads: (G, H / G, K): each of G value heads feeds H / G heads of the layers' input, with K channels; default: one each.
     """
 
     preceding: nn.Module
     layers: tuple[str, ...]
     routers: tuple[nn.Linear, ...] = ()
+    heads: tuple[int, int, int] | None = None
+
+    def pool(self, scales: Tensor) -> Tensor:
+        """Scales of input channels (in), their geometric mean where one output of the preceding module feeds several."""
+        if self.heads is None:
+            return scales
+        return scales.view(self.heads).log().mean(1, keepdim=True).exp().expand(self.heads).flatten()
+
+    def of_outputs(self, scales: Tensor) -> Tensor:
+        """The scales of the preceding module's outputs."""
+        return scales if self.heads is None else scales.view(self.heads)[:, 0].flatten()
 
 
 def scale_groups(block: nn.Module) -> list[ScaleGroup]:
     """The scale groups of a block, its experts split; none for post-norm blocks, whose norms also feed the residual stream.
 
-    The output projection is included only in multi-head attention: with grouped heads a row of the value matrix feeds
-    several input channels of the projection, which cannot have separate scales.
+    With grouped heads a row of the value matrix feeds several input channels of the output projection, which share a scale.
     """
     if not isinstance(block, PreNormBlock | SandwichBlock | ParallelBlock | SharedNormBlock):
         return []
     attention = block.attention
     # Between the matrices of latent attention are splits and rotations.
     full = isinstance(attention, Attention)
-    attention_inputs = tuple(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj")) if full else ()
+    reading = ("q_proj", "k_proj", "v_proj", "gate_proj")
+    attention_inputs = tuple(
+        f"attention.{name}" for name in reading if full and getattr(attention, name, None) is not None
+    )
     inputs, routers, inside = _feed_forward_groups(block.feed_forward)
     groups = []
     shared = isinstance(block, SharedNormBlock)
@@ -62,8 +77,8 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
         groups.append(
             ScaleGroup(block.attention_norm, attention_inputs + (inputs if shared else ()), routers if shared else ())
         )
-    if full and attention.v_proj.out_features == attention.o_proj.in_features:
-        groups.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
+    if full:
+        groups.append(_output_group(attention))
     if inputs and not shared:
         groups.append(ScaleGroup(block.feed_forward_norm, inputs, routers))
     return [
@@ -71,6 +86,12 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
         for group in [*groups, *inside]
         if isinstance(group.preceding, SCALABLE_LAYERS) and group.preceding.weight is not None
     ]
+
+
+def _output_group(attention: Attention) -> ScaleGroup:
+    values, inputs, channels = attention.v_proj.out_features, attention.o_proj.in_features, attention.head_dim
+    heads = None if values == inputs else (values // channels, inputs // values, channels)
+    return ScaleGroup(attention.v_proj, ("attention.o_proj",), heads=heads)
 
 
 def _feed_forward_groups(module: nn.Module) -> tuple[tuple[str, ...], tuple[nn.Linear, ...], list[ScaleGroup]]:
@@ -104,15 +125,20 @@ def _layer(module: nn.Module, path: str) -> nn.Linear | None:
 SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
 
 
-def search_scales(weights: list[Tensor], stats: InputStats, scheme: QuantizationScheme) -> tuple[Tensor, float]:
+def search_scales(
+    weights: list[Tensor],
+    stats: InputStats,
+    scheme: QuantizationScheme,
+    pool: Callable[[Tensor], Tensor] = lambda scales: scales,
+) -> tuple[Tensor, float]:
     """The channel scales (in) with the least output error over weights (out in) with the same input, and their power.
 
-    Power 0 is rounding to nearest without scales.
+    Power 0 is rounding to nearest without scales. `pool`: as in ScaleGroup.
     """
     best: tuple[float, Tensor, float] | None = None
     for step in range(NUM_POWERS):
         power = step / NUM_POWERS
-        scales = channel_scales(stats.mean_abs, power)
+        scales = pool(channel_scales(stats.mean_abs, power))
         error = 0.0
         for weight in weights:
             difference = weight - round_to_nearest(weight * scales, scheme).dequantize() / scales
@@ -132,13 +158,13 @@ def channel_scales(magnitude: Tensor, power: float) -> Tensor:
 @torch.no_grad()
 def apply_scales(group: ScaleGroup, layers: dict[str, nn.Linear], scales: Tensor) -> None:
     """Multiply the layers' input channels by `scales` and divide the preceding module's outputs by them."""
-    source = group.preceding
+    source, divisors = group.preceding, group.of_outputs(scales)
     if isinstance(source, ZeroCenteredRMSNorm):
-        source.weight.copy_((1 + source.weight.float()) / scales - 1)
+        source.weight.copy_((1 + source.weight.float()) / divisors - 1)
     else:
         weight: nn.Parameter = source.weight  # type: ignore[assignment]
-        weight.div_(scales[:, None] if isinstance(source, nn.Linear) else scales)
+        weight.div_(divisors[:, None] if isinstance(source, nn.Linear) else divisors)
         if isinstance(bias := getattr(source, "bias", None), Tensor):
-            bias.div_(scales)
+            bias.div_(divisors)
     for layer in (*(layers[name] for name in group.layers), *group.routers):
         layer.weight.mul_(scales)

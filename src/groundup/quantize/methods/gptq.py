@@ -19,15 +19,14 @@ LAZY_UPDATE_COLUMNS = 128
 
 
 def gptq(
-    weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.05, act_order: bool = True
+    weight: Tensor,
+    hessian: Tensor,
+    scheme: QuantizationScheme,
+    *,
+    damp_percent: float = 0.05,
+    act_order: bool = True,
+    unrounded: Tensor | None = None,
 ) -> QuantizedWeight:
-    """The weight of `gptq_with_corrections`."""
-    return gptq_with_corrections(weight, hessian, scheme, damp_percent=damp_percent, act_order=act_order)[0]
-
-
-def gptq_with_corrections(
-    weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.05, act_order: bool = True
-) -> tuple[QuantizedWeight, Tensor]:
     """Round `weight` column by column, correcting the remaining columns after each.
 
     Args:
@@ -36,6 +35,7 @@ def gptq_with_corrections(
         damp_percent: added to the diagonal, as a fraction of its mean (section 3, "step 3").
         act_order: round the columns with the largest inputs first. Scales then come from the original weights, so
             that groups stay contiguous in memory; otherwise from the corrected weights when a group is reached.
+        unrounded: (out in), is filled with the corrected weights: what was rounded to the codes.
 
     Raises UserError for weights that are not finite.
     """
@@ -46,9 +46,8 @@ def gptq_with_corrections(
     # transposed: what belongs to a column is contiguous
     work = weight.T[order].to(hessian.dtype).contiguous()
     codes = torch.empty(work.shape, dtype=torch.uint8, device=work.device)
-    corrected = torch.empty_like(work)
     scale, zero = (grid.to(hessian.dtype).T.contiguous() for grid in find_params(weight, scheme, importance))
-    groups = (order // group_width).tolist()
+    columns, groups = order.tolist(), (order // group_width).tolist()
 
     for begin in range(0, width, LAZY_UPDATE_COLUMNS):
         end = min(begin + LAZY_UPDATE_COLUMNS, width)
@@ -65,7 +64,8 @@ def gptq_with_corrections(
                 found = find_params(group_weight.T, scheme, importance[column:last])
                 scale[group], zero[group] = (grid[:, 0] for grid in found)
             s, z = scale[group], zero[group]
-            corrected[column] = block[index]
+            if unrounded is not None:
+                unrounded[:, columns[column]] = block[index]
             code = (block[index] / s).round_().add_(z).clamp_(0, scheme.max_code)
             codes[column] = code
             error = (block[index] - code.sub_(z).mul_(s)) / block_factor[index, index]
@@ -73,9 +73,7 @@ def gptq_with_corrections(
             errors[index] = error
         work[end:] -= factor[begin:end, end:].T @ errors
 
-    back = torch.argsort(order)
-    found = QuantizedWeight(codes[back].T.contiguous(), scale.T.half(), zero.T.byte(), scheme)
-    return found, corrected[back].T
+    return QuantizedWeight(codes[torch.argsort(order)].T.contiguous(), scale.T.half(), zero.T.byte(), scheme)
 
 
 def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:

@@ -7,7 +7,10 @@ from groundup.report import formatting, quantization_plots, training_plots
 from groundup.report.elements import Cell, Element, figure, paragraph, section, table
 from groundup.report.run_data import stage_metrics
 
-METHODS = {"float": "float", "rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ"}
+METHODS = {
+    "float": "float", "rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ", "autoround": "AutoRound", "nf4": "NF4",
+    "float8": "float8", "smoothquant": "SmoothQuant",
+}  # fmt: skip
 
 TEXT_ORIGINS = {
     "corpus": "the same held-out text",
