@@ -9,7 +9,7 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.cli.model_check import note_truncated
-from groundup.cli.options import AdapterOption, DeviceOption, JsonOption, ModelArgument, VerifyOption
+from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, JsonOption, ModelArgument, VerifyOption
 from groundup.cli.text_input import InputText, texts_to_read
 
 
@@ -30,6 +30,7 @@ def classify(
     ] = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
@@ -54,10 +55,10 @@ def classify(
         if adapter is not None:
             raise UserError("--adapter with a reward model, whose layer was trained with its own weights")
         conversations = _conversations(texts, input, query)
-        _print_rewards(*open_model(folder, device=device, verify=verify), folder, conversations, as_json)
+        _print_rewards(*open_model(folder, device=device, dtype=dtype, verify=verify), folder, conversations, as_json)
         return
     entries = texts_to_read(texts, input, "classify")
-    network, tokenizer = open_model(model, device=device, adapter=adapter, verify=verify)
+    network, tokenizer = open_model(model, device=device, dtype=dtype, adapter=adapter, verify=verify)
     classifier = load_classifier(network, folder)
     wanted = [entry.text for entry in entries]
     note_truncated(encode_for_embedding(network, tokenizer, wanted)[1], len(wanted), network)

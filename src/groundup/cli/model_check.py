@@ -29,14 +29,14 @@ def check_writes_text(path: Path) -> None:
 
 
 def open_for_text(
-    path: Path, device: str, verify: bool, adapter: Path | None = None, *, kv_bits: int | None = None
+    path: Path, device: str, dtype: str, verify: bool, adapter: Path | None = None, *, kv_bits: int | None = None
 ) -> tuple[Any, Any]:
-    """Model and tokenizer; `kv_bits` as in `use_kv_bits`. Raises UserError for a reward model."""
+    """Model and tokenizer; `dtype` as in `open_model`, `kv_bits` as in `use_kv_bits`. Raises UserError for a reward model."""
     from groundup.generate import use_kv_bits
     from groundup.quantize import open_model
 
     check_writes_text(path)
-    model, tokenizer = open_model(path, device=device, adapter=adapter, verify=verify)
+    model, tokenizer = open_model(path, device=device, dtype=dtype, adapter=adapter, verify=verify)
     return use_kv_bits(model, kv_bits), tokenizer
 
 

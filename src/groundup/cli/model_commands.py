@@ -14,6 +14,7 @@ from groundup.cli.model_check import note_truncated, open_for_text
 from groundup.cli.options import (
     AdapterOption,
     DeviceOption,
+    DtypeOption,
     JsonOption,
     KvBitsOption,
     MaxTokensOption,
@@ -63,6 +64,7 @@ def generate(
     seed: SeedOption = None,
     kv_bits: KvBitsOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
@@ -79,7 +81,7 @@ def generate(
     if prompt is not None and input is not None:
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
-    network, tokenizer = open_for_text(model, device, verify, adapter, kv_bits=kv_bits)
+    network, tokenizer = open_for_text(model, device, dtype, verify, adapter, kv_bits=kv_bits)
     if target_language is not None:
         set_target_language(network, tokenizer, target_language)
     is_decoder = network.config.architecture == "decoder"
@@ -116,6 +118,7 @@ def chat(
     seed: SeedOption = None,
     kv_bits: KvBitsOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
@@ -126,7 +129,7 @@ def chat(
     from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
 
-    network, tokenizer = open_for_text(model, device, verify, adapter, kv_bits=kv_bits)
+    network, tokenizer = open_for_text(model, device, dtype, verify, adapter, kv_bits=kv_bits)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
 
@@ -144,6 +147,7 @@ def embed(
         str | None, typer.Option(help="mean, cls (first token) or last (token); default: the model's, else mean.")
     ] = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
@@ -160,7 +164,7 @@ def embed(
         raise UserError(f"{out}: no folder {out.parent}", hint="create it first")
     if query is not None and not query.strip():
         raise UserError("--query: an empty text, which is near to nothing")
-    network, tokenizer = open_for_text(model, device, verify, adapter)
+    network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
     wanted = [entry.text for entry in entries] + ([query] if query is not None else [])
     vectors, num_truncated = embed_many(network, tokenizer, wanted, pooling=pooling)
     note_truncated(num_truncated, len(wanted), network)
@@ -196,6 +200,7 @@ def evaluate(
     ] = False,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
@@ -206,6 +211,7 @@ def evaluate(
     Example: groundup evaluate runs/mine --task questions.jsonl --apply-chat-template
     """
     from groundup.evaluate import run_task, score_text, task_of_file
+    from groundup.model.serialization import weight_dtype
 
     if text is None and task is None:
         raise UserError("nothing to evaluate on", hint="--text FILE, or --task FILE")
@@ -213,14 +219,18 @@ def evaluate(
         raise UserError("--apply-chat-template without --task", hint="a text is scored as it is")
     content = None if text is None else read_text(text)
     questions = None if task is None else task_of_file(task, apply_chat_template=apply_chat_template)
-    network, tokenizer = open_for_text(model, device, verify, adapter)
-    score: dict[str, Any] = {} if content is None else score_text(network, tokenizer, content)
+    network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
+    score: dict[str, Any] = {"dtype": weight_dtype(network)}
+    score |= {} if content is None else score_text(network, tokenizer, content)
     result = None if questions is None else run_task(questions, network, tokenizer, seed=0)
     if as_json:
         print(json.dumps(score | (result or {}), indent=1))
         return
     for key, value in score.items():
-        print(f"{key:<16} " + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"))
+        print(
+            f"{key:<16} "
+            + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value)
+        )
     if result is not None:
         interval = "" if result["interval"] is None else " ({:.1%} to {:.1%})".format(*result["interval"])
         chance = "" if result["chance"] is None else f", chance {result['chance']:.1%}"

@@ -24,6 +24,13 @@ AdapterOption = Annotated[
     typer.Option(metavar="DIR", help="Adapter to use with MODEL: a PEFT folder, a run, or one of its stage folders."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+DtypeOption = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16 or float16; auto: that of the files where the machine is fast at it, else float32. "
+        "Quantized weights keep theirs."
+    ),
+]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum number of new tokens.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy decoding.")]
 TopPOption = Annotated[

@@ -7,7 +7,7 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.cli.model_check import open_for_text
-from groundup.cli.options import DeviceOption, KvBitsOption, ModelArgument, VerifyOption
+from groundup.cli.options import DeviceOption, DtypeOption, KvBitsOption, ModelArgument, VerifyOption
 from groundup.recipe.output_config import size_in_bytes
 
 
@@ -63,6 +63,7 @@ def serve(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,7 +97,7 @@ def serve(
     certificate = (tls_certificate, tls_key) if tls_certificate and tls_key else None
     keys = ApiKeys(api_key or (), api_key_file) if api_key or api_key_file else None
     limits = RateLimits(requests_per_minute, tokens_per_minute) if requests_per_minute or tokens_per_minute else None
-    network, tokenizer = open_for_text(model, device, verify, kv_bits=kv_bits)
+    network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits)
     served_name, *aliases = name or [model.resolve().name]
     adapters, starters = {}, {served_name: conversation_starters(model)}
     for option in adapter or []:

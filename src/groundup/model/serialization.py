@@ -111,6 +111,11 @@ def resolve_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return getattr(torch, name)
 
 
+def weight_dtype(model: nn.Module) -> str:
+    """The dtype of the weights that are not quantized."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
 def load_config(folder: Path) -> ModelConfig:
     """The configuration of the model in `folder`."""
     path = folder / CONFIG_FILE

@@ -9,15 +9,21 @@ from groundup import interop
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.adapters import adapter_tokenizer, add_adapter, split_adapter
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
+from groundup.model.serialization import resolve_dtype
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
-from groundup.quantize.kernels.kernel_choice import inference_dtype, use_kernels
+from groundup.quantize.kernels.kernel_choice import fast_dtype, inference_dtype, use_kernels
 from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 
 def open_model(
-    path: Path | str, device: str = "auto", *, adapter: Path | str | None = None, verify: bool = True
+    path: Path | str,
+    device: str = "auto",
+    *,
+    dtype: torch.dtype | str | None = None,
+    adapter: Path | str | None = None,
+    verify: bool = True,
 ) -> tuple[nn.Module, Tokenizer]:
     """The model and tokenizer at `path`, in evaluation mode.
 
@@ -25,6 +31,8 @@ def open_model(
 
     `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, a .gguf file
     (whose packed layers stay packed if there is no adapter), or anything else that `groundup.interop.open_model` opens.
+    `dtype`: of what is not quantized: "float32", "bfloat16" or "float16"; "auto": that of the files where the device is fast
+    at it, else float32; None: that of the files, or of a quantized model what is fast.
     `adapter`: a PEFT folder, a run or a stage, whose adapter is merged into the weights, or works beside packed ones.
     `verify`: compare the files of a run's stage with their SHA-256, and the base of an adapter with its fingerprint, first.
     Raises UserError for other contents and for damaged files.
@@ -32,7 +40,10 @@ def open_model(
     path, adapter = split_adapter(path, adapter)
     path = interop.resolve_model_path(path)
     if not is_quantized(path) and (adapter is not None or not _is_packed_gguf(path)):
-        return interop.open_model(path, device, adapter=adapter, verify=verify)
+        model, tokenizer = interop.open_model(
+            path, device, None if dtype == "auto" else dtype, adapter=adapter, verify=verify
+        )
+        return model.to(fast_dtype(model)) if dtype == "auto" else model, tokenizer
     if verify:
         check_artifact(path)
     target = interop.resolve_device(device)
@@ -40,7 +51,8 @@ def open_model(
     if adapter is not None:
         add_adapter(model, adapter, verify=verify)
         tokenizer = adapter_tokenizer(adapter, tokenizer)
-    return use_kernels(model.to(dtype=inference_dtype(target))), tokenizer
+    computed = inference_dtype(target) if dtype in (None, "auto") else resolve_dtype(dtype)
+    return use_kernels(model.to(dtype=computed)), tokenizer
 
 
 def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:

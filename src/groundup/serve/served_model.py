@@ -14,6 +14,7 @@ from groundup.generate import Request, encode_prompt
 from groundup.generate.generation import GenerativeModel, continued_ids, max_prompt_tokens
 from groundup.generate.text_embedding import batches_by_length, embed_batch
 from groundup.model import Encoder
+from groundup.model.serialization import weight_dtype
 from groundup.serve.api_error import ApiError
 from groundup.serve.chat_protocol import ConversationRequest, RequestMessage, RequestTool
 from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
@@ -67,6 +68,7 @@ class ServedModel:
             "root": self.name,
             "context_length": self.model.config.context_length,
             "architecture": self.model.config.architecture,
+            "dtype": weight_dtype(self.model),
             "chat": self.is_decoder and self.tokenizer.chat_template is not None,
             "starters": [*self.starters],
         }

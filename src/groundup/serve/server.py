@@ -16,6 +16,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.http_server import bind_socket
 from groundup.generate.generation import GenerativeModel
 from groundup.model import Encoder
+from groundup.model.serialization import weight_dtype
 from groundup.serve.api_keys import ApiKeys
 from groundup.serve.app import create_app
 from groundup.serve.connection import BoundedConnection
@@ -73,7 +74,8 @@ def serve(
         url_host = f"[{host}]" if ":" in host else host
         address = f"{'http' if certificate is None else 'https'}://{url_host}:{listener.getsockname()[1]}"
         print(
-            f"{', '.join((name, *(adapters or ())))}: chat page {address}/ · API {address}/v1 · Ctrl-C stops",
+            f"{', '.join((name, *(adapters or ())))} in {weight_dtype(model)}: chat page {address}/ · "
+            f"API {address}/v1 · Ctrl-C stops",
             file=sys.stderr,
         )
         if not local and api_key is None:

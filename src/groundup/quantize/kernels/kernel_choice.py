@@ -75,6 +75,14 @@ def inference_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
 
 
+def fast_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of the model's weights where its device computes fast with it, else float32."""
+    weight = next(model.parameters())
+    if weight.device.type != "cpu":
+        return weight.dtype
+    return weight.dtype if weight.dtype == inference_dtype(weight.device) else torch.float32
+
+
 def release_freed_memory() -> None:
     """Give freed blocks back to the system, which glibc otherwise keeps for this process; nothing with another C library."""
     with suppress(AttributeError, OSError, TypeError):
