@@ -81,6 +81,54 @@ def test_one_call_at_a_time(agent, stream):
     assert len(calls) == 1
 
 
+BOUNDED = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/small"}, "b": {"enum": ["x", "y"]}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+    "$defs": {"small": {"enum": [1, 2, 3]}},
+}
+
+
+def bounded_tool(name: str) -> dict:
+    return {"type": "function", "function": {"name": name, "parameters": BOUNDED}}
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "mistral_nemo", "granite_3_3"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_forced_calls(template, stream):
+    """Whatever the model would write, the answer is one call whose arguments fit the schema."""
+    with served(*scripted_model(["Never."], template=template)) as client:
+        tools = [bounded_tool("first"), bounded_tool("second")]
+        for choice, names in (
+            ("required", {"first", "second"}), ({"type": "function", "function": {"name": "second"}}, {"second"}),
+        ):  # fmt: skip
+            response = chat(client, tools=tools, tool_choice=choice, stream=stream)
+            choices = [chunk["choices"][0] for chunk in chunks(response)] if stream else response.json()["choices"]
+            parts = [choice["delta" if stream else "message"] for choice in choices]
+            (call,) = [call for part in parts for call in part.get("tool_calls", ())]
+            assert call["function"]["name"] in names
+            given = json.loads(call["function"]["arguments"])
+            assert set(given) == {"a", "b"}
+            assert given["a"] in (1, 2, 3)
+            assert not any(part.get("content") for part in parts)
+            assert choices[-1]["finish_reason"] == "tool_calls"
+
+
+def test_forms_of_answers(agent):
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": BOUNDED, "strict": True}}
+    given = json.loads(chat(agent, response_format=schema).json()["choices"][0]["message"]["content"])
+    assert set(given) == {"a", "b"}
+    streamed = chunks(chat(agent, response_format=schema, stream=True))
+    assert json.loads("".join(part["choices"][0]["delta"].get("content", "") for part in streamed)) == given
+    text = {"format": {"type": "json_schema", "name": "x", "schema": BOUNDED}}
+    body = agent.post("/v1/responses", json={"input": "x", "text": text, **GREEDILY}).json()
+    assert json.loads(body["output"][0]["content"][0]["text"]) == given
+    for form, expected in (({"choice": ["yes", "no"]}, ("yes", "no")), ({"regex": "[ab]c"}, ("ac", "bc"))):
+        asked = {"prompt": "x", "structured_outputs": form, **GREEDILY}
+        assert agent.post("/v1/completions", json=asked).json()["choices"][0]["text"] in expected
+
+
 def test_tools_that_are_not_to_be_called(agent):
     choice = chat(agent, tools=[ADD], tool_choice="none").json()["choices"][0]
     assert "<tool_call>" in choice["message"]["content"]

@@ -1,5 +1,7 @@
 """The official OpenAI client against the application."""
 
+from typing import Literal
+
 import pytest
 from pydantic import BaseModel
 from scripted_model import scripted_model
@@ -118,3 +120,17 @@ def test_responses(agent):
         final = stream.get_final_response()
     assert text == final.output_text == "I add."
     assert [item.type for item in final.output] == ["message", "function_call", "function_call"]
+
+
+class Weather(BaseModel):
+    place: Literal["Rome", "Oslo"]
+    sunny: bool
+
+
+def test_parse(client):
+    asked = {"model": "m", "messages": MESSAGES, "temperature": 0}
+    parsed = client.chat.completions.parse(**asked, response_format=Weather).choices[0].message.parsed
+    assert parsed.place in ("Rome", "Oslo")
+    with client.chat.completions.stream(**asked, response_format=Weather) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == parsed
+    assert client.responses.parse(model="m", input="hello", temperature=0, text_format=Weather).output_parsed

@@ -9,6 +9,7 @@
     engine_thread.py         the thread that runs the generation engine
     completion_choices.py    engine outputs accumulated into choices
     tool_calls.py            tool calls in the text of an answer
+    answer_grammar.py        JSON schemas, other forms and forced calls as grammars
     response_format.py       completions, chats and embeddings as JSON
     responses_format.py      responses and their events as JSON
     event_stream.py          server-sent events, cancellation when the client disconnects

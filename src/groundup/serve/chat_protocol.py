@@ -222,7 +222,27 @@ class ChatRequest(SamplingRequest, ConversationRequest):
             )
         if self.tool_choice == "required" and not names:
             raise ApiError(400, "tool_choice = 'required' without tools", param="tool_choice")
+        forms = [
+            name
+            for name, given in (
+                ("tools", bool(self.callable_tools)),
+                ("response_format", self.response_format is not None and self.response_format.type != "text"),
+                ("structured_outputs", self.structured_outputs is not None),
+            )
+            if given
+        ]
+        if len(forms) > 1:
+            raise ApiError(
+                400, f"{forms[1]} together with {forms[0]} is not supported", param=forms[1], code="unsupported"
+            )
+        if self.forces_call and self.continues_message:
+            raise ApiError(400, "tool_choice with a message to continue is not supported", param="tool_choice")
         return self
+
+    @property
+    def forces_call(self) -> bool:
+        """Whether the answer is a call."""
+        return self.tool_choice not in (None, "none", "auto")
 
     @property
     def callable_tools(self) -> list[RequestTool]:

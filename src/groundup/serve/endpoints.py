@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from groundup.artifacts.errors import UserError
 from groundup.serve import prometheus
+from groundup.serve.answer_grammar import chat_grammar, structured_grammar
 from groundup.serve.api_error import ApiError
 from groundup.serve.chat_protocol import ChatRequest, TokenizeRequest
 from groundup.serve.completion_choices import CompletionChoices
@@ -68,7 +69,9 @@ class Endpoints:
         model.refuse_encoder()
         prompts = await model.text_ids(body.prompts)
         max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if model.is_decoder else model.max_tokens)
-        choices = model.submit(body, prompts, max_tokens=max_tokens, logprobs=body.logprobs)
+        form = body.structured_outputs
+        grammar = await model.grammar(None if form is None else structured_grammar(form))
+        choices = model.submit(body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar)
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
         return await self._respond(http, model, choices, formatter, stream=body.stream)
 
@@ -86,15 +89,12 @@ class Endpoints:
         self, http: HttpRequest, model: ServedModel, body: ChatRequest, format: Callable[..., ResponseFormatter]
     ) -> Response:
         model.chat_template()
-        if body.response_format is not None and body.response_format.schema_of_answer is not None:
-            raise ApiError(400, "response_format = json is not supported", param="response_format", code="unsupported")
         tools = body.callable_tools
-        if tools and body.tool_choice not in (None, "auto"):
-            raise ApiError(
-                400, f"tool_choice = {body.tool_choice!r} is not supported", param="tool_choice", code="unsupported"
-            )
         syntax = model.tool_syntax() if tools else None
+        schemas = argument_schemas([tool.to_template() for tool in tools])
         prompt = await model.conversation_ids(body, tools)
+        if body.forces_call and syntax is not None:
+            prompt = prompt + model.call_begin_ids(syntax)
         one_call = syntax is not None and body.parallel_tool_calls is False
         choices = model.submit(
             body,
@@ -103,9 +103,9 @@ class Endpoints:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             stop=(syntax.end,) if syntax is not None and one_call and syntax.end else (),
             visible=syntax.tokens if syntax else (),
+            grammar=await model.grammar(chat_grammar(body, syntax, schemas)),
         )
-        schemas = argument_schemas([tool.to_template() for tool in tools])
-        new_parser = partial(ToolCallParser, syntax, schemas) if syntax else None
+        new_parser = partial(ToolCallParser, syntax, schemas, in_call=body.forces_call) if syntax else None
         formatter = format(model.name, new_parser=new_parser, max_calls=1 if one_call else None)
         return await self._respond(http, model, choices, formatter, stream=body.stream)
 

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from groundup.generate import SamplingParams
+from groundup.serve.api_error import ApiError
 from groundup.serve.request_validation import RequestBody
 
 MAX_STOPS = 16
@@ -35,7 +36,6 @@ UNSUPPORTED_SAMPLING: dict[str, tuple[Any, ...]] = {
     "guided_regex": ("",),
     "guided_choice": ([],),
     "guided_grammar": ("",),
-    "structured_outputs": ({},),
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "allowed_token_ids": ([],),
@@ -56,6 +56,21 @@ class StreamOptions(RequestBody):
 
     include_usage: bool = False
     include_obfuscation: bool | None = None
+
+
+class StructuredOutputs(RequestBody):
+    """The form of the answer, as vLLM names it: one of a JSON schema, a regular expression, texts, a Lark grammar."""
+
+    json_schema: dict[str, Any] | str | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS)] | None = None
+    grammar: str | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "StructuredOutputs":
+        if sum(form is not None for form in (self.json_schema, self.regex, self.choice, self.grammar)) != 1:
+            raise ApiError(400, "expected one of json, regex, choice and grammar", param="structured_outputs")
+        return self
 
 
 class SamplingRequest(RequestBody):
@@ -82,6 +97,7 @@ class SamplingRequest(RequestBody):
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

@@ -30,11 +30,12 @@ class RequestBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_fields(cls, values: Any) -> Any:
+        known = {field.alias or name for name, field in cls.model_fields.items()}
         for name, value in values.items() if isinstance(values, dict) else ():
-            if value is None or name in cls.model_fields or name in NEUTRAL_FIELDS:
+            if value is None or name in known or name in NEUTRAL_FIELDS:
                 continue
             if name not in cls.UNSUPPORTED:
-                raise ApiError(400, _unknown_field(name, cls.model_fields), param=name, code="unknown_field")
+                raise ApiError(400, _unknown_field(name, known), param=name, code="unknown_field")
             if value not in cls.UNSUPPORTED[name]:
                 raise ApiError(400, f"{name} = {_short(value)} is not supported", param=name, code="unsupported")
         return values

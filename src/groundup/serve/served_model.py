@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.generate import Request, encode_prompt
+from groundup.generate import GrammarCompiler, Request, encode_prompt
+from groundup.generate.constrained_decoding import Grammar
 from groundup.generate.generation import GenerativeModel, continued_ids, max_prompt_tokens
 from groundup.generate.text_embedding import batches_by_length, embed_batch
 from groundup.model import Encoder
 from groundup.model.serialization import weight_dtype
+from groundup.serve.answer_grammar import GrammarBuilder
 from groundup.serve.api_error import ApiError
 from groundup.serve.chat_protocol import ConversationRequest, RequestMessage, RequestTool
 from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
@@ -178,6 +180,29 @@ class ServedModel:
             raise UserError(f"token id {max(prompt)}, expected 0 to {vocab_size - 1}")
         return prompt
 
+    # ---- forms of answers
+
+    @cached_property
+    def _compiler(self) -> GrammarCompiler:
+        return GrammarCompiler(self.tokenizer)
+
+    async def grammar(self, build: GrammarBuilder | None) -> Grammar | None:
+        """A compiled grammar. Raises ApiError 400 for one that cannot be compiled."""
+        if build is None:
+            return None
+        try:
+            return await _in_thread(lambda: build(self._compiler), "response_format")
+        except ImportError:
+            raise ApiError(
+                400, "answers of a given form need the package llguidance on the server: pip install 'groundup[grammar]'",
+                param="response_format", code="unsupported",
+            ) from None  # fmt: skip
+
+    def call_begin_ids(self, syntax: ToolSyntax) -> list[int]:
+        """The tokens before the first call of an answer."""
+        id = self.tokenizer.token_id(syntax.begin)
+        return [id] if id in self.tokenizer.special_ids and id is not None else self.tokenizer.encode(syntax.begin)
+
     # ---- limits
 
     def refuse_encoder(self) -> None:
@@ -213,12 +238,14 @@ class ServedModel:
         logprobs: int | None = None,
         stop: Sequence[str] = (),
         visible: Iterable[str] = (),
+        grammar: Grammar | None = None,
     ) -> CompletionChoices:
         """The answers to prompts, whose generation begins; the caller must close their stream.
 
         Args:
             stop: strings that end an answer, beside those of the request.
             visible: special tokens whose text stays in the answer.
+            grammar: that of every answer; None: any text.
 
         Raises ApiError 400 for a prompt that is too long, and 503 when the queue is full.
         """
@@ -231,7 +258,7 @@ class ServedModel:
                 f"{len(prompts)} prompts with n = {body.num_choices}, expected at most {MAX_CHOICES} choices",
                 param="n",
             )
-        sampling = body.sampling_params(1.0 if self.is_decoder else 0.0)
+        sampling = replace(body.sampling_params(1.0 if self.is_decoder else 0.0), grammar=grammar)
         stop_ids = body.stop_ids(self.tokenizer.stop_ids)
         requests = [
             Request(

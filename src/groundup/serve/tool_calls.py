@@ -37,6 +37,7 @@ class ToolSyntax:
         sign: a text in the chat template that shows the syntax.
         begin, end: around calls in an answer; begin "": an answer that begins with "{"; end "": the end of the answer.
         id_length: letters of a call's id, which the template may check.
+        in_list: JSON calls are elements of a list.
         tokens: special tokens of the syntax, whose text stays in the answer.
     """
 
@@ -44,6 +45,7 @@ class ToolSyntax:
     begin: str
     end: str = ""
     id_length: int = 24
+    in_list: bool = False
     tokens: tuple[str, ...] = ()
 
     def parse(self, body: str, schemas: Mapping[str, Any]) -> list[ToolCall] | None:
@@ -94,9 +96,13 @@ PYTHON_TAG = "<|python_tag|>"
 TAGS = ("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 
 SYNTAXES = (
-    ToolSyntax("[TOOL_CALLS]", "[TOOL_CALLS]", id_length=9, tokens=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")),
+    ToolSyntax(
+        "[TOOL_CALLS]", "[TOOL_CALLS]", id_length=9, in_list=True, tokens=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
+    ),
     ToolSyntax(DEEPSEEK_TOKENS[0], DEEPSEEK_TOKENS[0], DEEPSEEK_TOKENS[1], tokens=DEEPSEEK_TOKENS),
-    ToolSyntax("<|tool_call|>", "<|tool_call|>", "<|/tool_call|>", tokens=("<|tool_call|>", "<|/tool_call|>")),
+    ToolSyntax(
+        "<|tool_call|>", "<|tool_call|>", "<|/tool_call|>", in_list=True, tokens=("<|tool_call|>", "<|/tool_call|>")
+    ),
     ToolSyntax("<tool_call>", "<tool_call>", "</tool_call>", tokens=TAGS),
     ToolSyntax('"parameters":', "", tokens=(PYTHON_TAG,)),
 )
@@ -116,6 +122,7 @@ class ToolCallParser:
 
     Args:
         schemas: by name, the functions that may be called, with the schemas of their arguments.
+        in_call: the prompt ends with the beginning of a call.
 
     Attributes:
         calls: found so far.
@@ -126,10 +133,10 @@ class ToolCallParser:
 
     syntax: ToolSyntax
     schemas: Mapping[str, Any]
+    in_call: bool = False
     calls: list[ToolCall] = field(default_factory=list)
     _pending: str = ""
     _blank: str = ""  # white space at the end of the content so far, which is none before a call
-    _in_call: bool = False
     _has_content: bool = False
 
     def push(self, text: str, *, last: bool = False) -> tuple[str, list[ToolCall]]:
@@ -137,10 +144,10 @@ class ToolCallParser:
         self._pending += text
         content, found = "", []
         while True:
-            if not self._in_call:
-                before, self._in_call, self._pending = self._split_at_call(last)
+            if not self.in_call:
+                before, self.in_call, self._pending = self._split_at_call(last)
                 content += before
-                if not self._in_call:
+                if not self.in_call:
                     break
             body, end, rest = self._pending.partition(self.syntax.end) if self.syntax.end else (self._pending, "", "")
             if not end and not last:
@@ -149,7 +156,7 @@ class ToolCallParser:
             if calls is None:
                 content += self.syntax.begin + body + end
             found += calls or []
-            self._pending, self._in_call = rest, False
+            self._pending, self.in_call = rest, False
             if not end:
                 break
         self.calls += found
