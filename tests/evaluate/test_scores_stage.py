@@ -35,6 +35,10 @@ def test_scores(inputs, tmp_path):
     assert low < metrics["bits_per_byte"] < high
     assert metrics["bits_per_byte"] < metrics["baselines"]["bigram"] < metrics["baselines"]["unigram"]
     assert set(metrics["sources"]) == {"tales", "legends"}
+    assert sum(metrics["mix"].values()) == pytest.approx(1)
+    means = {name: row["bits_per_byte"] for name, row in metrics["sources"].items()}
+    assert metrics["mix_bits_per_byte"] == pytest.approx(sum(metrics["mix"][name] * means[name] for name in means))
+    assert metrics["not_scored"] == []
     assert [sample["prompt"] for sample in metrics["samples"]] == ["The river", "The"]
     assert all(sample["text"] for sample in metrics["samples"])
     rows = [json.loads(line) for line in (outs[0] / "documents.jsonl").read_text().splitlines()]

@@ -273,7 +273,7 @@ def text_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
     )
 
     def task(name: str, kind: Any) -> Callable[[Path], Any]:
-        return lambda path: run_task(TaskConfig(name="t", kind=kind, path=str(path / name)), model, tokenizer, 0)
+        return lambda path: run_task(TaskConfig(name="t", kind=kind, path=str(path / name)), model, tokenizer)
 
     def talk(name: str, kind: Any) -> Callable[[Path], Any]:
         def read(path: Path) -> None:

@@ -198,6 +198,7 @@ def evaluate(
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Ask the questions of --task in the model's chat template.")
     ] = False,
+    delimiter: Annotated[str, typer.Option(help="Text between a question of --task and its choice.")] = " ",
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -218,11 +219,13 @@ def evaluate(
     if apply_chat_template and task is None:
         raise UserError("--apply-chat-template without --task", hint="a text is scored as it is")
     content = None if text is None else read_text(text)
-    questions = None if task is None else task_of_file(task, apply_chat_template=apply_chat_template)
+    questions = (
+        None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
+    )
     network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
     score: dict[str, Any] = {"dtype": weight_dtype(network)}
     score |= {} if content is None else score_text(network, tokenizer, content)
-    result = None if questions is None else run_task(questions, network, tokenizer, seed=0)
+    result = None if questions is None else run_task(questions, network, tokenizer)
     if as_json:
         print(json.dumps(score | (result or {}), indent=1))
         return
@@ -232,9 +235,11 @@ def evaluate(
             + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value)
         )
     if result is not None:
-        interval = "" if result["interval"] is None else " ({:.1%} to {:.1%})".format(*result["interval"])
         chance = "" if result["chance"] is None else f", chance {result['chance']:.1%}"
-        print(f"{'accuracy':<16} {result['accuracy']:.1%}{interval} of {result['items']:,} items{chance}")
+        for name, interval in (("accuracy", "interval"), ("accuracy_norm", "interval_norm")):
+            if name in result:
+                bounds = " ({:.1%} to {:.1%})".format(*result[interval])
+                print(f"{name:<16} {result[name]:.1%}{bounds} of {result['items']:,} items{chance}")
 
 
 def export(

@@ -8,6 +8,7 @@
     hash_cache.py       SHA-256 of files, cached
     stable_hash.py      hashes of texts and integers
     license.py          license detection for source files
+    task_files.py       questions and completions with known answers
     held_out_conversations.py  those that fine-tuning holds out
     readers/            one reader for each kind of source
     chat_message.py     one message, from the forms that are published

@@ -20,6 +20,7 @@ from groundup.data.archive import ArchiveMember
 from groundup.data.download import copy_stream, download
 from groundup.data.hash_cache import cached_hashes
 from groundup.data.package_index import find_package
+from groundup.data.task_files import READERS
 from groundup.recipe.data_config import DataConfig, PackageConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
 
@@ -180,11 +181,15 @@ def file_hashes(spec: FileSpec, machine: Machine) -> dict[str, str]:
 
 
 def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]:
-    """Task name -> SHA-256 of its file; also of the files of evaluate.text. Raises UserError when one does not exist."""
+    """Task name -> SHA-256 of its file; also of the files of evaluate.text.
+
+    Raises UserError when one does not exist, and for a line that the task cannot use.
+    """
     hashes: dict[str, Any] = {}
     for task in section.tasks:
         if not Path(task.path).is_file():
             raise UserError(f"evaluate.tasks: {task.name}: {task.path}: no such file", hint="a JSON Lines file")
+        READERS[task.kind](Path(task.path))
         hashes[task.name] = hash_file(Path(task.path))
     if section.text is not None:
         files = dict(require_local_files("evaluate.text", section.text))

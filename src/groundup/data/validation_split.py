@@ -14,7 +14,7 @@ from groundup.data.clean.cleaning_steps import utf8_bytes
 from groundup.data.stable_hash import hash_fraction
 
 MIN_DOCUMENTS = 20
-"""Held-out documents or spans of a source, at least: a bootstrap interval over fewer means little."""
+"""Held-out documents or spans of a source, at least: an interval over fewer means little."""
 MIN_BYTES = 100_000
 """Held-out text of a corpus, at least, as long as it is no more than MAX_FRACTION of it."""
 MAX_FRACTION = 0.1

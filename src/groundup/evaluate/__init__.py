@@ -5,7 +5,7 @@
     validation_documents.py  held-out documents to score, drawn by a seed
     text_documents.py        spans of text files that a recipe names
     baselines.py             unigram and bigram models, gzip, bzip2, xz: bits per byte without a neural network
-    bootstrap.py             confidence intervals over documents
+    intervals.py             confidence intervals of shares and ratios
     tasks.py                 multiple choice and completion, from files and from held-out text
     text_samples.py          continuations of prompts
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
@@ -16,7 +16,8 @@
 Deliberately absent: metrics that others define and maintain (ROUGE, the benchmarks of lm-evaluation-harness).
 """
 
-from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.data.task_files import task_of_file
+from groundup.evaluate.intervals import paired_share_interval, ratio_interval, share_interval
 from groundup.evaluate.likelihood import (
     DocumentScores,
     ScoredDocument,
@@ -28,7 +29,7 @@ from groundup.evaluate.likelihood import (
     text_document,
 )
 from groundup.evaluate.logprobs import entropy, masked_mean, response_logprobs, token_logprobs
-from groundup.evaluate.tasks import run_task, task_of_file
+from groundup.evaluate.tasks import run_task
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
 
@@ -36,10 +37,11 @@ __all__ = [
     "DocumentScores",
     "ScoredDocument",
     "bits_per_byte",
-    "bootstrap_interval",
     "entropy",
     "masked_mean",
+    "paired_share_interval",
     "perplexity",
+    "ratio_interval",
     "response_logprobs",
     "run_task",
     "sample_continuations",
@@ -47,6 +49,7 @@ __all__ = [
     "score_documents",
     "score_text",
     "score_windows",
+    "share_interval",
     "task_of_file",
     "text_document",
     "token_logprobs",

@@ -12,11 +12,11 @@ from torch import nn
 
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
-from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.intervals import ratio_interval
 from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.retrieval import score_retrieval
-from groundup.evaluate.tasks import CHOICES, continuation_items, run_task, score_choices, summarize_accuracy
+from groundup.evaluate.tasks import continuation_items, run_task, score_choices, summarize_choices
 from groundup.evaluate.text_documents import text_file_documents
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
@@ -75,12 +75,9 @@ def run(
         baselines |= ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents)
     tasks: dict[str, Any] = {}
     if items := continuation_items(documents, tokenizer, settings.num_continuations, seed):
-        correct = score_choices(model, items)
-        tasks[CONTINUATION_TASK] = summarize_accuracy(
-            correct, [item.document_index for item in items], 1 / CHOICES, seed
-        )
+        tasks[CONTINUATION_TASK] = summarize_choices(items, score_choices(model, items))
     for custom in settings.tasks:
-        tasks[custom.name] = run_task(custom, model, tokenizer, seed)
+        tasks[custom.name] = run_task(custom, model, tokenizer)
     samples = sample_continuations(
         model,
         tokenizer,
@@ -91,9 +88,10 @@ def run(
     )
     _write_documents(result, out / "documents.jsonl")
     return {
-        **score_metrics(result, seed),
+        **score_metrics(result),
         "held_out": held_out,
-        "sources": {name: score_metrics(part, seed) for name, part in result.by_source().items()},
+        "sources": {name: score_metrics(part) for name, part in result.by_source().items()},
+        **(compare_with_mix(result, TokenShard(inputs["tokens"] / "train")) if "tokens" in inputs else {}),
         "baselines": baselines,
         "tasks": tasks,
         "samples": samples,
@@ -101,11 +99,25 @@ def run(
     }
 
 
-def score_metrics(result: DocumentScores, seed: int) -> dict[str, Any]:
+def compare_with_mix(result: DocumentScores, train: TokenShard) -> dict[str, Any]:
+    """The sources of the training text beside those that were scored.
+
+    {"mix": share of each source in the bytes of one pass over the training text, "mix_bits_per_byte": the mean over sources
+    with these weights, among those scored, "not_scored": sources without held-out text}.
+    """
+    total = sum(counts["bytes"] for counts in train.sources.values())
+    mix = {name: counts["bytes"] / total for name, counts in train.sources.items()}
+    scored = {name: part.bits_per_byte for name, part in result.by_source().items() if name in mix}
+    weight = sum(mix[name] for name in scored)
+    mean = sum(mix[name] * bits for name, bits in scored.items()) / weight if weight else None
+    return {"mix": mix, "mix_bits_per_byte": mean, "not_scored": sorted(mix.keys() - scored.keys())}
+
+
+def score_metrics(result: DocumentScores) -> dict[str, Any]:
     """Scores as JSON values, with the 95% interval of the bits per byte (None for a single document)."""
     return {
         "bits_per_byte": result.bits_per_byte,
-        "bits_per_byte_interval": bits_per_byte_interval(result, seed),
+        "bits_per_byte_interval": bits_per_byte_interval(result),
         "perplexity": result.perplexity,
         "loss": result.loss,
         "documents": len(result.sources),
@@ -114,10 +126,10 @@ def score_metrics(result: DocumentScores, seed: int) -> dict[str, Any]:
     }
 
 
-def bits_per_byte_interval(result: DocumentScores, seed: int) -> list[float] | None:
-    """[low, high]: bootstrap over documents."""
+def bits_per_byte_interval(result: DocumentScores) -> list[float] | None:
+    """[low, high] over documents; None for one document."""
     bits = [nats / math.log(2) for nats in result.document_nats]
-    return bootstrap_interval(bits, result.document_bytes, seed)
+    return ratio_interval(bits, result.document_bytes)
 
 
 def _write_documents(result: DocumentScores, path: Path) -> None:

@@ -1,15 +1,16 @@
 """Tasks with known answers: multiple choice by likelihood, and completions by greedy decoding."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.artifacts.errors import UserError
-from groundup.artifacts.json_file import parse_json, shorten
-from groundup.evaluate.bootstrap import bootstrap_interval
-from groundup.evaluate.likelihood import ScoredDocument, continuation_nats, score_documents, text_document
+from groundup.data.task_files import read_completions, read_questions
+from groundup.evaluate.intervals import share_interval
+from groundup.evaluate.likelihood import ScoredDocument, continuation_nats, score_documents
 from groundup.generate import GREEDY, decode_output, encode_prompt, generate
 from groundup.model import Decoder
 from groundup.recipe.evaluate_config import TaskConfig, TaskKind
@@ -25,35 +26,46 @@ class MultipleChoiceItem:
 
     Attributes:
         choices: each a document whose context is the question.
+        lengths: characters of each choice.
         answer: index of the correct choice.
-        document_index: source document; items of one document are resampled together by the bootstrap.
+        cluster: equal for items that are not independent: passages of one document, copies of a question.
     """
 
     choices: tuple[ScoredDocument, ...]
+    lengths: tuple[int, ...]
     answer: int
-    document_index: int
+    cluster: Hashable
 
 
-def score_choices(model: Decoder, items: Sequence[MultipleChoiceItem]) -> list[bool]:
-    """Whether the correct choice of each item has the highest likelihood per byte.
+@dataclass(frozen=True)
+class ChoiceScores:
+    """Whether the right choice of each item is the likeliest: as a whole, and per character (acc and acc_norm of lm-eval)."""
 
-    Normalized by bytes so that length does not matter: acc_norm of lm-evaluation-harness. A question is read once for all of
-    its choices, where it fits into the context with them.
+    correct: list[bool]
+    correct_norm: list[bool]
+
+
+def score_choices(model: Decoder, items: Sequence[MultipleChoiceItem]) -> ChoiceScores:
+    """The likeliest choice of each item, by two measures: the total, and the mean over characters, which helps long choices.
+
+    Both as in lm-evaluation-harness (Gao et al. 2021). A question is read once for all of its choices, where it fits into
+    the context with them.
     """
-    correct = []
+    scores = ChoiceScores([], [])
     for item in items:
         nats = _choice_nats(model, item.choices)
-        losses = [each / choice.bytes for each, choice in zip(nats, item.choices, strict=True)]
-        correct.append(losses.index(min(losses)) == item.answer)
-    return correct
+        means = [each / length for each, length in zip(nats, item.lengths, strict=True)]
+        scores.correct.append(nats.index(min(nats)) == item.answer)
+        scores.correct_norm.append(means.index(min(means)) == item.answer)
+    return scores
 
 
-def _choice_nats(model: Decoder, choices: Sequence[ScoredDocument]) -> Sequence[float]:
+def _choice_nats(model: Decoder, choices: Sequence[ScoredDocument]) -> list[float]:
     """Negative log likelihood of each choice, in nats."""
     contexts = {tuple(choice.ids[: choice.num_context_tokens]) for choice in choices}
     longest = max(len(choice.ids) for choice in choices)
     if not isinstance(model, Decoder) or len(contexts) > 1 or longest > model.config.cached_context_length:
-        return score_documents(model, choices).document_nats
+        return list(score_documents(model, choices).document_nats)
     context = contexts.pop()
     return continuation_nats(model, context, [choice.ids[len(context) :] for choice in choices])
 
@@ -83,125 +95,118 @@ def continuation_items(
             endings = [candidates[other + (other >= index)][1][CONTEXT_TOKENS:] for other in others]
             answer = generator.randrange(CHOICES)
             endings.insert(answer, passage[CONTEXT_TOKENS:])
-            choices = tuple(_continuation_document(tokenizer, passage, ending, source) for ending in endings)
-            items.append(MultipleChoiceItem(choices, answer, document_index))
+            texts = [tokenizer.decode(ending) for ending in endings]
+            choices = tuple(
+                ScoredDocument(
+                    [*passage[:CONTEXT_TOKENS], *ending], len(text.encode()), source, num_context_tokens=CONTEXT_TOKENS
+                )
+                for ending, text in zip(endings, texts, strict=True)
+            )
+            items.append(MultipleChoiceItem(choices, tuple(map(len, texts)), answer, document_index))
     generator.shuffle(items)
     return items[:count]
 
 
-def run_task(task: TaskConfig, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
-    """Run every item of the task's file; returns `summarize_accuracy`."""
-    return TASK_RUNNERS[task.kind](Path(task.path), model, tokenizer, seed, task.apply_chat_template)
+def run_task(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Run every item of the task's file; returns `summarize_choices`, or `summarize_accuracy` of completions."""
+    return TASK_RUNNERS[task.kind](task, model, tokenizer)
 
 
-def summarize_accuracy(
-    correct: Sequence[bool], documents: Sequence[int], chance: float | None, seed: int
-) -> dict[str, Any]:
-    """{"items", "accuracy", "interval" (95%, bootstrap over documents, or None), "chance"}.
+def summarize_accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], chance: float | None) -> dict[str, Any]:
+    """{"items", "accuracy", "interval" (95%), "chance"}.
 
     Args:
-        documents: index of the source document of each item.
+        clusters: of each item; see `MultipleChoiceItem`.
         chance: expected accuracy of random guessing, or None.
     """
-    num_items: dict[int, float] = {}
-    num_correct: dict[int, float] = {}
-    for document, is_correct in zip(documents, correct, strict=True):
-        num_items[document] = num_items.get(document, 0.0) + 1
-        num_correct[document] = num_correct.get(document, 0.0) + is_correct
-    return {
-        "items": len(correct),
-        "accuracy": sum(correct) / len(correct),
-        "interval": bootstrap_interval(list(num_correct.values()), list(num_items.values()), seed),
-        "chance": chance,
+    interval = share_interval(correct, clusters)
+    return {"items": len(correct), "accuracy": sum(correct) / len(correct), "interval": interval, "chance": chance}
+
+
+def summarize_choices(items: Sequence[MultipleChoiceItem], scores: ChoiceScores) -> dict[str, Any]:
+    """`summarize_accuracy`, and {"accuracy_norm", "interval_norm"}: by the likelihood per character."""
+    clusters = [item.cluster for item in items]
+    chance = sum(1 / len(item.choices) for item in items) / len(items)
+    norm = summarize_accuracy(scores.correct_norm, clusters, chance)
+    return summarize_accuracy(scores.correct, clusters, chance) | {
+        "accuracy_norm": norm["accuracy"],
+        "interval_norm": norm["interval"],
     }
 
 
-def task_of_file(path: Path, *, apply_chat_template: bool = False) -> TaskConfig:
-    """The task in a file, whose kind its first line says. Raises UserError for a line of neither kind."""
-    location, item = next(_read_items(path, ()))
-    for kind, keys in TASK_KEYS.items():
-        if all(key in item for key in keys):
-            return TaskConfig(name=path.stem, kind=kind, path=str(path), apply_chat_template=apply_chat_template)
-    expected = "; or ".join(", ".join(keys) for keys in TASK_KEYS.values())
-    raise UserError(f"{location}: fields {', '.join(item) or 'none'}", hint=f"expected {expected}")
+def _run_choices(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Question + delimiter + choice is scored, or the choice as an answer in the chat template."""
+    items = []
+    for entry in read_questions(Path(task.path)):
+        make = _answer_document if task.apply_chat_template else _choice_document
+        documents = tuple(make(model, tokenizer, entry.question, choice, task.delimiter) for choice in entry.choices)
+        items.append(MultipleChoiceItem(documents, tuple(map(len, entry.choices)), entry.answer, entry.cluster))
+    return summarize_choices(items, score_choices(model, items))
 
 
-def _run_choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int, as_chat: bool) -> dict[str, Any]:
-    """{"question": ..., "choices": [...], "answer": index}: question + " " + choice is scored, or the choice as an answer."""
-    items: list[MultipleChoiceItem] = []
-    for location, entry in _read_items(path, TASK_KEYS["multiple_choice"]):
-        choices, answer = entry["choices"], entry["answer"]
-        if not (isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)):
-            raise UserError(f"{location}: choices = {shorten(choices)}, expected a list of at least two texts")
-        if not (type(answer) is int and 0 <= answer < len(choices)):
-            raise UserError(f"{location}: answer = {shorten(answer)}, expected 0 to {len(choices) - 1}")
-        make = _answer_document if as_chat else _choice_document
-        documents = tuple(make(tokenizer, entry["question"], choice) for choice in choices)
-        items.append(MultipleChoiceItem(documents, answer, len(items)))
-    chance = sum(1 / len(item.choices) for item in items) / len(items)
-    return summarize_accuracy(score_choices(model, items), range(len(items)), chance, seed)
+def _run_completions(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Correct when greedy decoding begins with the completion, as whole words; a long prompt keeps its end."""
+    entries, correct = read_completions(Path(task.path)), []
+    for entry in entries:
+        ids = _chat_ids(tokenizer, entry.prompt) if task.apply_chat_template else None
+        ids = ids or encode_prompt(model, tokenizer, entry.prompt)
+        length = len(tokenizer.encode(" " + entry.completion)) + 2
+        ids = ids[-max(1, model.config.cached_context_length - length) :]
+        found = generate(model, ids, sampling=GREEDY, max_tokens=length, stop_ids=tokenizer.stop_ids)
+        correct.append(begins_with(decode_output(tokenizer, found).strip(), entry.completion))
+    return summarize_accuracy(correct, [entry.cluster for entry in entries], None)
 
 
-def _run_completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int, as_chat: bool) -> dict[str, Any]:
-    """{"prompt": ..., "completion": ...}: correct when greedy decoding begins with the completion."""
-    correct = []
-    for _, item in _read_items(path, TASK_KEYS["completion"]):
-        expected = item["completion"].strip()
-        prompt = item["prompt"]
-        prompt_ids = _chat_ids(tokenizer, prompt) if as_chat else encode_prompt(model, tokenizer, prompt)
-        length = len(tokenizer.encode(" " + expected)) + 2
-        ids = generate(model, prompt_ids, sampling=GREEDY, max_tokens=length, stop_ids=tokenizer.stop_ids)
-        correct.append(decode_output(tokenizer, ids).strip().startswith(expected))
-    return summarize_accuracy(correct, range(len(correct)), None, seed)
-
-
-TASK_KEYS: dict[TaskKind, tuple[str, ...]] = {
-    "multiple_choice": ("question", "choices", "answer"),
-    "completion": ("prompt", "completion"),
-}
-TASK_RUNNERS: dict[TaskKind, Callable[[Path, Decoder, Tokenizer, int, bool], dict[str, Any]]] = {
+TASK_RUNNERS: dict[TaskKind, Callable[[TaskConfig, Decoder, Tokenizer], dict[str, Any]]] = {
     "multiple_choice": _run_choices,
     "completion": _run_completions,
 }
 
 
-def _read_items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file and line number, object) for each line of a task file. Raises UserError, naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON has other line breaks inside of texts
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", hint="expected a JSON Lines file") from None
-    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
-        raise UserError(f"{path}: no items", hint="one JSON object per line, with " + ", ".join(keys))
-    for location, line in numbered:
-        item = parse_json(line, location)
-        if not isinstance(item, dict) or any(key not in item for key in keys):
-            raise UserError(f"{location}: expected an object with {', '.join(keys)}")
-        for key in keys:
-            if key not in ("choices", "answer") and not (isinstance(item[key], str) and item[key].strip()):
-                raise UserError(f"{location}: {key} = {shorten(item[key])}, expected text")
-        yield location, item
+def begins_with(text: str, expected: str) -> bool:
+    """Whether `text` begins with `expected` and neither a word nor a number goes on after it.
+
+    In scripts without spaces between words, such as Chinese, Japanese and Thai, a word may end anywhere.
+
+    >>> begins_with("42.5 metres", "42"), begins_with("42. Then", "42"), begins_with("the form", "t")
+    (False, True, False)
+    """
+    if not text.startswith(expected):
+        return False
+    rest = text[len(expected) :]
+    if re.match(r"[.,]?\d", rest) and expected[-1].isdigit():
+        return False
+    return not (_is_of_spaced_word(rest[:1]) and _is_of_spaced_word(expected[-1]))
 
 
-def _choice_document(tokenizer: Tokenizer, question: str, choice: str) -> ScoredDocument:
-    """question + " " + choice, of which the tokens of the question are context."""
-    question = question.rstrip()
-    prompt, full = text_document(tokenizer, question), text_document(tokenizer, f"{question} {choice}")
-    num_context_tokens = min(len(prompt.ids), len(full.ids) - 1)
-    return ScoredDocument(full.ids, len(f" {choice}".encode()), num_context_tokens=num_context_tokens)
+def _is_of_spaced_word(character: str) -> bool:
+    return character.isalnum() and not re.match("CJK|HIRAGANA|KATAKANA|THAI|LAO|KHMER|MYANMAR", _name(character))
+
+
+def _name(character: str) -> str:
+    return unicodedata.name(character, "")
+
+
+def _choice_document(
+    model: Decoder, tokenizer: Tokenizer, question: str, choice: str, delimiter: str
+) -> ScoredDocument:
+    """Question + delimiter + choice, of which the tokens of the question are context; spaces that end it go to the choice.
+
+    With the special tokens that the tokenizer adds to every text, as in generation and in lm-evaluation-harness.
+    """
+    context = question.rstrip()
+    continuation = (question[len(context) :] or delimiter) + choice
+    prompt, full = encode_prompt(model, tokenizer, context), encode_prompt(model, tokenizer, context + continuation)
+    return ScoredDocument(full, len(continuation.encode()), num_context_tokens=max(1, min(len(prompt), len(full) - 1)))
 
 
 def _chat_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     return tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
 
 
-def _answer_document(tokenizer: Tokenizer, question: str, choice: str) -> ScoredDocument:
+def _answer_document(
+    model: Decoder, tokenizer: Tokenizer, question: str, choice: str, delimiter: str
+) -> ScoredDocument:
     """The choice as the answer to the question in the chat template."""
     prompt = _chat_ids(tokenizer, question)
     return ScoredDocument([*prompt, *tokenizer.encode(choice)], len(choice.encode()), num_context_tokens=len(prompt))
-
-
-def _continuation_document(tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str) -> ScoredDocument:
-    size = len(tokenizer.decode(ending).encode())
-    return ScoredDocument([*passage[:CONTEXT_TOKENS], *ending], size, source, num_context_tokens=CONTEXT_TOKENS)

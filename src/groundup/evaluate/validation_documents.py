@@ -1,4 +1,6 @@
-"""Held-out documents to score: whole documents of a validation shard, in an order drawn by a seed."""
+"""Held-out documents to score: whole documents of a validation shard, of every source, in an order drawn by a seed."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,11 +11,15 @@ from groundup.tokenizer import Tokenizer, TokenShard
 DOCUMENT_TOKENS = 8_192
 """Tokens of each document at most, so that one long book does not dominate the score."""
 
+MIN_SOURCE_FRACTION = 0.5
+"""Of the tokens to score, divided equally among the sources before the rest is drawn at random: a small source has a score."""
+
 
 def sample_validation_documents(
     shard: TokenShard, tokenizer: Tokenizer, *, max_tokens: int, seed: int
 ) -> list[ScoredDocument]:
-    """Random documents of `shard` with about `max_tokens` tokens in all, or all of them.
+    """Random documents of `shard` with about `max_tokens` tokens in all, or all of them; of each source its equal part of
+    `MIN_SOURCE_FRACTION` of the tokens, as far as it has them.
 
     The context of each is an end-of-text token, as in training. The end of text after it is not scored: it has no bytes
     (the usual convention, so that scores are comparable).
@@ -23,7 +29,7 @@ def sample_validation_documents(
     names = list(shard.sources)
     documents: list[ScoredDocument] = []
     remaining = max_tokens
-    for index in np.random.default_rng(seed).permutation(shard.num_documents):
+    for index in _stratified_order(shard, max_tokens, np.random.default_rng(seed).permutation(shard.num_documents)):
         if remaining <= 0:
             break
         ids = _truncate(tokenizer, shard.document(int(index))[:-1].tolist())
@@ -37,6 +43,21 @@ def sample_validation_documents(
             f"{shard.base}: no document was held out", hint="raise data.validation_fraction, or add documents to [data]"
         )
     return documents
+
+
+def _stratified_order(shard: TokenShard, max_tokens: int, order: np.ndarray) -> Iterator[int]:
+    """`order`, with the first documents of each source, up to its minimum of tokens, at the front."""
+    least = int(MIN_SOURCE_FRACTION * max_tokens / max(1, len(shard.sources)))
+    taken = dict.fromkeys(range(len(shard.sources)), 0)
+    rest: list[int] = []
+    for index in map(int, order):
+        source = int(shard.document_sources[index])
+        if taken[source] >= least:
+            rest.append(index)
+            continue
+        taken[source] += min(DOCUMENT_TOKENS, len(shard.document(index)))
+        yield index
+    yield from rest
 
 
 def _truncate(tokenizer: Tokenizer, ids: list[int]) -> list[int]:

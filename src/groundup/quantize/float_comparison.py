@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.artifacts.progress import ProgressTask
-from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.intervals import ratio_interval
 from groundup.model import IGNORE_INDEX
 from groundup.quantize.comparison_inputs import InputsFunction, Predictions, next_token_inputs, predict
 
@@ -24,7 +24,7 @@ class FloatComparison:
     Attributes:
         loss: nats per token.
         kl_divergence: from the float model's distribution of each token, in nats.
-        kl_interval: 95%, bootstrap over windows; None for a single window.
+        kl_interval: 95% over windows; None for a single window.
         top1_agreement: fraction of tokens for which both models rank the same token first.
         cosine: mean cosine similarity of the embeddings of a text by both models; encoders only.
     """
@@ -102,5 +102,5 @@ def _means(sums: Tensor, tokens: Tensor) -> FloatComparison:
     if total == 0:
         return FloatComparison(None, None, None, None, similarity)
     loss, divergence, agreement, _ = (sums.sum(0) / total).tolist()
-    interval = bootstrap_interval(sums[:, 1].tolist(), tokens.tolist(), seed=0)
+    interval = ratio_interval(sums[:, 1].tolist(), tokens.tolist())
     return FloatComparison(loss, divergence, interval, agreement, similarity)

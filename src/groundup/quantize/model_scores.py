@@ -8,7 +8,7 @@ from torch import nn
 
 from groundup.artifacts.progress import Progress
 from groundup.evaluate.likelihood import ScoredDocument
-from groundup.evaluate.tasks import continuation_items, run_task, score_choices, summarize_accuracy
+from groundup.evaluate.tasks import continuation_items, run_task, score_choices, summarize_choices
 from groundup.model import Decoder
 from groundup.quantize.calibration_text import CalibrationText
 from groundup.quantize.comparison_inputs import comparison_inputs
@@ -32,7 +32,7 @@ def score_against_float(
     """The scores of "float" and of each of `models` on `material.compared`.
 
     Of each: the fields of `FloatComparison` that its architecture has, perplexity, bits_per_byte, and tasks: of a decoder, by
-    name, `summarize_accuracy` of the true continuation and of `tasks`.
+    name, `summarize_choices` of the true continuation and of `tasks`.
     """
     inputs_of = comparison_inputs(float_model.config, tokenizer, seed)  # type: ignore[arg-type]
     windows = material.compared
@@ -56,11 +56,10 @@ def _task_scores(
     ]
     scores: dict[str, dict[str, Any]] = {}
     if items := continuation_items(documents, tokenizer, CONTINUATIONS, seed):
-        windows, chance = [item.document_index for item in items], 1 / len(items[0].choices)
-        scores[CONTINUATION_TASK] = summarize_accuracy(score_choices(model, items), windows, chance, seed)
+        scores[CONTINUATION_TASK] = summarize_choices(items, score_choices(model, items))
     for custom in tasks:
         if Path(custom.path).is_file():
-            scores[custom.name] = run_task(custom, model, tokenizer, seed)
+            scores[custom.name] = run_task(custom, model, tokenizer)
     return scores
 
 

@@ -15,6 +15,7 @@ class TaskConfig(BaseConfig):
         meaning="multiple_choice: {question, choices, answer: index}; completion: {prompt, completion}"
     )
     path: str = knob(meaning="JSON lines file")
+    delimiter: str = knob(" ", "text between a question and its choice")
     apply_chat_template: bool = knob(
         False,
         "question or prompt as a user's turn, choice or completion as the answer, in the chat template: for chat models",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.intervals import paired_share_interval, share_interval
 from groundup.finetune.preference.preference_objective import SCORES, PreferenceLoss, estimate_kl, score_pairs
 from groundup.model.moe import pop_aux_loss
 from groundup.train.mixed_precision import autocast
@@ -53,15 +53,15 @@ class PreferenceScores:
         }  # fmt: skip
         return {name: value.mean().item() for name, value in values.items() if value is not None}
 
-    def summary(self, before: "PreferenceScores", seed: int) -> dict[str, Any]:
+    def summary(self, before: "PreferenceScores") -> dict[str, Any]:
         """`means`, with the intervals of both accuracies and of their differences from `before`."""
         found: dict[str, Any] = self.means()
         for name, after, earlier in (
             ("accuracy", self.right, before.right), ("ranking_accuracy", self.ranked, before.ranked)
         ):  # fmt: skip
             if after is not None and earlier is not None:
-                found[f"{name}_interval"] = _interval(after, seed)
-                found[f"{name}_gain_interval"] = _interval(after - earlier, seed)
+                found[f"{name}_interval"] = share_interval(after.tolist())
+                found[f"{name}_gain_interval"] = paired_share_interval(earlier.tolist(), after.tolist())
         return found
 
 
@@ -121,7 +121,3 @@ def opponent_rows(prompts: Sequence[str], desirable: Sequence[bool]) -> Int[Tens
             for offset in range(min(MAX_OPPONENTS, len(losers)))
         ]
     return torch.tensor(rows, dtype=torch.long).view(-1, 2)
-
-
-def _interval(values: Float[Tensor, " N"], seed: int) -> list[float] | None:
-    return bootstrap_interval(values.tolist(), [1.0] * len(values), seed)

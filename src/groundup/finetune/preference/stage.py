@@ -97,16 +97,16 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
             {"prompt": prompt, "before": before, "answer": after}
             for prompt, before, after in zip(config.prompts, answers_before, answers, strict=False)
         ],
-    } | training_metrics(result, config, recipe.seed)  # fmt: skip
+    } | training_metrics(result, config)  # fmt: skip
 
 
-def training_metrics(result: PreferenceResult, config: PreferenceConfig, seed: int) -> dict[str, Any]:
+def training_metrics(result: PreferenceResult, config: PreferenceConfig) -> dict[str, Any]:
     """The metrics of the training itself."""
     records, kept = result.training.records, result.training.kept_step
     window = max(1, len(records) // 20)
     scores = None
     if result.before is not None and result.after is not None:
-        scores = {"before": result.before.means(), "after": result.after.summary(result.before, seed)}
+        scores = {"before": result.before.means(), "after": result.after.summary(result.before)}
     return {
         "loss_name": config.loss,
         "options": result.options,

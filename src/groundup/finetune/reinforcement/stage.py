@@ -7,7 +7,7 @@ from typing import Any
 
 from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
-from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.intervals import paired_share_interval, share_interval
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers
 from groundup.finetune.reinforcement.recipe_rewards import build_reward, read_usable_problems
@@ -87,7 +87,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "stopped_early": result.training.stopped_early,
         "sampled_answers": config.prompts_per_step * config.group_size * len(records) // config.updates_per_rollout,
         "curve": reward_curve(records),
-        "held_out": held_out_scores(result, recipe.seed),
+        "held_out": held_out_scores(result),
         "validation": result.training.evaluations,
         "examples": list(_held_out_lines(result))[:SHOWN_ANSWERS],
         "answers": [
@@ -112,22 +112,19 @@ def reward_curve(records: list[dict[str, Any]]) -> dict[str, list[float]]:
     return {"step": [group[-1]["step"] for group in groups]} | curve
 
 
-def held_out_scores(result: ReinforcementResult, seed: int) -> dict[str, Any] | None:
+def held_out_scores(result: ReinforcementResult) -> dict[str, Any] | None:
     """Share of solved held-out problems before and after, and their difference, with intervals; None without any."""
     if result.before is None or result.after is None:
         return None
-    ones = [1.0] * len(result.before.solved)
-    difference = [
-        float(after - before) for before, after in zip(result.before.solved, result.after.solved, strict=True)
-    ]
+    before, after = result.before.solved, result.after.solved
     return {
-        "problems": len(ones),
+        "problems": len(before),
         "before": result.before.accuracy,
-        "before_interval": bootstrap_interval(result.before.solved, ones, seed),
+        "before_interval": share_interval(before),
         "after": result.after.accuracy,
-        "after_interval": bootstrap_interval(result.after.solved, ones, seed),
-        "difference": sum(difference) / len(ones),
-        "difference_interval": bootstrap_interval(difference, ones, seed),
+        "after_interval": share_interval(after),
+        "difference": result.after.accuracy - result.before.accuracy,
+        "difference_interval": paired_share_interval(before, after),
         "reward_before": result.before.reward,
         "reward_after": result.after.reward,
     }

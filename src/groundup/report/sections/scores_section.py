@@ -129,11 +129,14 @@ def _sources(scores: dict[str, Any]) -> Element | None:
     sources = scores.get("sources", {})
     if len(sources) < 2:
         return None
+    mix = scores.get("mix", {})
     rows: list[list[Cell]] = [
         [
             name,
             f"{row['documents']:,}",
             formatting.count(row["tokens"]),
+            formatting.percent(row["bytes"], scores["bytes"]),
+            formatting.percent(mix[name], 1) if name in mix else "–",
             f"{row['bits_per_byte']:.3f}",
             formatting.interval(row["bits_per_byte_interval"]),
             f"{row['perplexity']:.1f}",
@@ -141,11 +144,22 @@ def _sources(scores: dict[str, Any]) -> Element | None:
         for name, row in [*sources.items(), ("total", scores)]
     ]
     return table(
-        ("source", "documents", "tokens", "bits per byte", "95% interval", "perplexity"),
+        ("source", "documents", "tokens", "of the bytes", "in training", "bits per byte", "95% interval", "perplexity"),
         rows,
-        "Held-out text by source. Intervals: bootstrap over documents.",
+        "Held-out text by source, its share of the bytes scored, and the source's share of the training text. "
+        f"Intervals: Student's t over documents.{_mix_note(scores)}",
         total=True,
     )
+
+
+def _mix_note(scores: dict[str, Any]) -> str:
+    """The mean in the proportions of the training text, and the sources that have no score."""
+    note = ""
+    if scores.get("mix_bits_per_byte") is not None:
+        note = f" With the shares of the training text as weights: {scores['mix_bits_per_byte']:.3f} bits per byte."
+    if missing := scores.get("not_scored"):
+        note += f" No held-out text of: {', '.join(missing)}."
+    return note
 
 
 def _tasks(scores: dict[str, Any]) -> Element | None:
@@ -156,8 +170,8 @@ def _tasks(scores: dict[str, Any]) -> Element | None:
         [
             name,
             f"{row['items']:,}",
-            f"{100 * row['accuracy']:.1f}%",
-            "–" if not row["interval"] else f"{100 * row['interval'][0]:.0f} to {100 * row['interval'][1]:.0f}%",
+            _share(row, "accuracy", "interval"),
+            _share(row, "accuracy_norm", "interval_norm"),
             "–" if row["chance"] is None else f"{100 * row['chance']:.0f}%",
         ]
         for name, row in tasks.items()
@@ -168,7 +182,15 @@ def _tasks(scores: dict[str, Any]) -> Element | None:
             " True continuation: choose a held-out passage's continuation among those of four passages of its source."
         )
     return table(
-        ("task", "items", "accuracy", "95% interval", "chance"),
+        ("task", "items", "accuracy", "per character", "chance"),
         rows,
-        f"Multiple-choice and question-answering tasks.{note}",
+        "Multiple-choice and question-answering tasks, with 95% intervals. Per character: the choice with the highest "
+        f"likelihood per character, which helps long choices (acc_norm).{note}",
     )
+
+
+def _share(row: dict[str, Any], name: str, interval: str) -> str:
+    if name not in row:
+        return "–"
+    low, high = (100 * bound for bound in row[interval])
+    return f"{100 * row[name]:.1f}% ({low:.0f} to {high:.0f})"
