@@ -20,6 +20,8 @@
     served_model.py          one model under a name: prompts, limits, answers
     endpoints.py             HTTP endpoints
     middleware.py            security headers, metrics, trusted hosts, API keys, rate limits
+    openapi_responses.py     schemas of the responses
+    openapi.py               the OpenAPI description and its page
     connection.py            limits of connections
     conversation_starters.py messages that the page offers
     page_files.py            the files of the chat page

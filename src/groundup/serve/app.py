@@ -1,9 +1,10 @@
 """OpenAI-compatible server of one model as an ASGI application."""
 
 import asyncio
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -25,6 +26,7 @@ from groundup.serve.api_keys import ApiKeys
 from groundup.serve.endpoints import Endpoints
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.middleware import ApiKeyAuth, RateLimiter, RequestMetrics, SecurityHeaders, TrustedHost
+from groundup.serve.openapi import description_page, openapi_description
 from groundup.serve.page_files import PAGE_FILES, respond_with
 from groundup.serve.prometheus import ServerMetrics
 from groundup.serve.rate_limits import RateLimits
@@ -100,8 +102,11 @@ def create_app(
         for each, (network, words) in served.items()
     ]
     endpoints = Endpoints(models, metrics, max_body, log_prompts=log is not None and log.prompts)
+    description = openapi_description(has_key=keys is not None)
     routes = [
         *(Route(path, respond_with(file)) for path, file in PAGE_FILES.items()),
+        Route("/openapi.json", _constant(json.dumps(description).encode(), "application/json")),
+        Route("/docs", _constant(description_page(description).encode(), "text/html; charset=utf-8")),
         Route("/health", endpoints.health),
         Route("/metrics", endpoints.prometheus_metrics),
         Route("/v1/models", endpoints.list_models),
@@ -113,7 +118,7 @@ def create_app(
         Route("/tokenize", endpoints.tokenize, methods=["POST"]),
         Route("/detokenize", endpoints.detokenize, methods=["POST"]),
     ]
-    public_paths = {"/health", *PAGE_FILES}
+    public_paths = {"/health", "/openapi.json", "/docs", *PAGE_FILES}
     middleware = [
         Middleware(SecurityHeaders),
         Middleware(RequestRecords, log=log),
@@ -167,6 +172,13 @@ def check_origins(origins: Collection[str], *, has_key: bool) -> None:
             )
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise UserError(f"origin {origin!r}, expected scheme and host, such as https://app.example")
+
+
+def _constant(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(request: Request) -> Response:
+        return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+
+    return respond
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
