@@ -5,6 +5,7 @@
     constrained_decoding.py  only texts of a JSON schema, a regular expression or a grammar
     sequence_sampler.py the tokens of one sequence: random generator, tokens so far, place in a grammar
     generation.py       generation with a key/value cache, and without; from tokens or from text
+    speculative_decoding.py  several proposed tokens in one forward pass: a draft model, prompt lookup
     target_language.py  the language of a translation
     beam_search.py      the most likely text: translations, summaries
     detokenizer.py      tokens to text, incrementally; stop strings
@@ -20,7 +21,7 @@
     reward_model.py     one number for an answer
     text_classification.py  texts and tokens to labels
 
-Deliberately absent: HTTP, threads and queues (chapter 13). Not yet written: speculative decoding.
+Deliberately absent: HTTP, threads and queues (chapter 13).
 """
 
 from groundup.generate.batching_engine import BatchingEngine, generate_many, generate_texts
@@ -41,6 +42,7 @@ from groundup.generate.request import Request, StepOutput
 from groundup.generate.reward_model import RewardModel, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.sequence_sampler import SequenceSampler
+from groundup.generate.speculative_decoding import DraftModel, PromptLookup, SpeculationCounts, speculative_tokens
 from groundup.generate.target_language import set_target_language
 from groundup.generate.terminal_chat import ChatSession
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities

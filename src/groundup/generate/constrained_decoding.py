@@ -59,10 +59,9 @@ class GrammarState:
         self._matcher.consume_token(token)
         self._check()
 
-    def retract(self, count: int) -> None:
-        """Take the last tokens back, as after a rejected draft."""
-        self._matcher.rollback(count)
-        self._check()
+    def copy(self) -> "GrammarState":
+        """A state that goes on from here."""
+        return GrammarState(self._matcher.deep_copy())
 
     @property
     def complete(self) -> bool:

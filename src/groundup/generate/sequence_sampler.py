@@ -26,7 +26,7 @@ class SequenceSampler:
         self.output_ids: list[int] = []
         self.generator: torch.Generator = sampling.generator()
         self._prompt_ids = prompt_ids
-        self._stop_ids = stop_ids
+        self.stop_ids = stop_ids
         self._grammar = None if sampling.grammar is None else sampling.grammar.start()
 
     def next(self, logits: Tensor) -> int:
@@ -35,12 +35,12 @@ class SequenceSampler:
         Raises InvalidLogitsError as `sample_token` does, and when the grammar is too complex.
         """
         try:
-            allowed = None if self._grammar is None else self._grammar.allowed(logits.shape[-1], self._stop_ids)
+            allowed = None if self._grammar is None else self._grammar.allowed(logits.shape[-1], self.stop_ids)
             token = sample_token(
                 logits, self.sampling, self.generator,
-                prompt_ids=self._prompt_ids, output_ids=self.output_ids, stop_ids=self._stop_ids, allowed=allowed,
+                prompt_ids=self._prompt_ids, output_ids=self.output_ids, stop_ids=self.stop_ids, allowed=allowed,
             )  # fmt: skip
-            if token not in self._stop_ids:
+            if token not in self.stop_ids:
                 self.output_ids.append(token)
                 if self._grammar is not None:
                     self._grammar.accept(token)
@@ -49,6 +49,14 @@ class SequenceSampler:
         except UserError as error:
             raise InvalidLogitsError(error.message, hint=error.hint) from None
         return token
+
+    def copy(self) -> "SequenceSampler":
+        """A sampler that goes on from here with the same random numbers."""
+        other = SequenceSampler(self.sampling, self._prompt_ids, self.stop_ids)
+        other.output_ids = list(self.output_ids)
+        other.generator.set_state(self.generator.get_state())
+        other._grammar = self._grammar and self._grammar.copy()
+        return other
 
     @property
     def complete(self) -> bool:

@@ -1,0 +1,130 @@
+"""Speculative decoding: the tokens of the plain loop with the same seed, and so the distribution of the model."""
+
+import itertools
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.generate import GREEDY, GrammarCompiler, SamplingParams, SequenceSampler, generate
+from groundup.generate.speculative_decoding import (
+    DraftModel,
+    PromptLookup,
+    SpeculationCounts,
+    check_draft,
+    speculative_tokens,
+)
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.tokenizer.tokenizer_training import train_bpe
+
+V = 7
+SETTINGS = [
+    GREEDY,
+    SamplingParams(seed=1),
+    SamplingParams(seed=2, temperature=0.7, top_p=0.9, repetition_penalty=1.3),
+    SamplingParams(seed=3, frequency_penalty=0.4, banned_sequences=[[2, 3]], min_tokens=12),
+]
+
+
+def random_model(seed: int, architecture: str = "decoder", vocab_size: int = V, scale: float = 3.0):
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        architecture=architecture, vocab_size=vocab_size, hidden_size=16, num_layers=1, num_heads=2, context_length=64,
+        **({"decoder_start_token_id": 0} if architecture == "encoder_decoder" else {}),
+    )  # fmt: skip
+    model = build_model(config).eval()
+    for weight in model.parameters():
+        weight.data *= scale
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(0)
+
+
+@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+def test_tokens_are_those_of_the_plain_loop(architecture, sampling):
+    model, near = random_model(0, architecture), random_model(0, architecture, scale=2.8)
+    far = random_model(9, architecture, V + 2)
+    prompt = [3, 1, 4, 1, 5, 3, 1]
+    for limit, stops in ((1, ()), (40, ()), (40, (6,))):
+        options = {"max_tokens": limit, "sampling": sampling, "stop_ids": stops}
+        expected = generate(model, prompt, **options)
+        for proposer in (
+            PromptLookup(prompt), DraftModel(near, prompt, limit, V), DraftModel(far, prompt, limit, V),
+            DraftModel(model, prompt, limit, V),
+        ):  # fmt: skip
+            counts = SpeculationCounts()
+            assert list(speculative_tokens(model, prompt, proposer, counts=counts, **options)) == expected
+            assert counts.accepted <= counts.proposed
+            assert counts.passes + counts.accepted >= len(expected)
+    assert counts.acceptance_rate == 1  # the model as its own draft
+    assert counts.passes < 12 or len(expected) < 12
+
+
+def test_distribution_by_enumeration(model):
+    """3 tokens: the frequency of each of the 343 texts, against its probability."""
+    near, sampling = random_model(0, scale=2.5), SamplingParams(temperature=1.3, top_k=5)
+    exact = {}
+    for text in itertools.product(range(V), repeat=3):
+        logits = model(torch.tensor([[2, *text]])).logits[0, :3].detach() / sampling.temperature
+        kept = logits.masked_fill(logits < logits.topk(5, dim=-1).values[:, -1:], -torch.inf).softmax(-1)
+        exact[text] = float(kept[torch.arange(3), torch.tensor(text)].prod())
+    assert sum(exact.values()) == pytest.approx(1, abs=1e-4)
+    drawn, counts, total = dict.fromkeys(exact, 0), SpeculationCounts(), 1500
+    for seed in range(total):
+        proposer = DraftModel(near, [2], 3, V) if seed % 2 else PromptLookup([2])
+        knobs = SamplingParams(temperature=1.3, top_k=5, seed=seed)
+        drawn[tuple(speculative_tokens(model, [2], proposer, max_tokens=3, sampling=knobs, counts=counts))] += 1
+    assert all(exact[text] > 0 for text, count in drawn.items() if count)
+    expected = {text: probability * total for text, probability in exact.items() if probability * total >= 5}
+    rest = total - sum(expected.values())
+    chi2 = sum((drawn[text] - count) ** 2 / count for text, count in expected.items())
+    chi2 += (total - sum(drawn[text] for text in expected) - rest) ** 2 / max(rest, 1)
+    assert chi2 < len(expected) + 4 * (2 * len(expected)) ** 0.5  # its mean and deviation
+    assert counts.acceptance_rate > 0.5
+
+
+def test_prompt_lookup_finds_what_followed():
+    sampler, lookup = SequenceSampler(GREEDY), PromptLookup([1, 2, 3, 4, 9, 1, 2, 5])
+    sampler.output_ids = [8, 1, 2]
+    assert lookup.propose(sampler, 4) == [5, 8, 1, 2]  # the last place
+    sampler.output_ids = [8, 1, 2, 3]
+    assert lookup.propose(sampler, 2) == [4, 9]
+    sampler.output_ids = [8, 1, 2, 3, 7]
+    assert lookup.propose(sampler, 2) == []
+
+
+def test_a_repetitive_text_takes_few_passes():
+    model = random_model(4, scale=6.0)
+    expected = generate(model, [1, 2], max_tokens=60, sampling=GREEDY)
+    counts = SpeculationCounts()
+    got = list(speculative_tokens(model, [1, 2], PromptLookup([1, 2]), max_tokens=60, sampling=GREEDY, counts=counts))
+    assert got == expected
+    assert counts.passes < 30
+
+
+def test_with_a_grammar():
+    tokenizer = train_bpe(['{"a": 12, "b": [1, 2]}'] * 3, 266)
+    model, draft = random_model(0, vocab_size=tokenizer.vocab_size), random_model(1, vocab_size=tokenizer.vocab_size)
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 99}}, "required": ["a"],
+              "additionalProperties": False}  # fmt: skip
+    sampling = SamplingParams(seed=3, grammar=GrammarCompiler(tokenizer).json_schema(schema))
+    options = {"max_tokens": 60, "sampling": sampling, "stop_ids": tokenizer.stop_ids}
+    expected = generate(model, [5], **options)
+    counts = SpeculationCounts()
+    proposer = DraftModel(draft, [5], 60, tokenizer.vocab_size)
+    assert list(speculative_tokens(model, [5], proposer, counts=counts, **options)) == expected
+    assert counts.accepted > 3  # what the grammar forces, the draft knows
+
+
+def test_drafts_that_cannot_propose_are_refused(model):
+    first, second = train_bpe(["a b c"], 258), train_bpe(["d e f"], 259)
+    check_draft(model, first, random_model(1), first)
+    with pytest.raises(UserError, match="tokenizers of the model and of the draft differ"):
+        check_draft(model, first, random_model(1), second)
+    with pytest.raises(UserError, match="architecture encoder_decoder, expected decoder"):
+        check_draft(model, first, random_model(1, "encoder_decoder"), first)
