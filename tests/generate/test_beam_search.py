@@ -8,6 +8,7 @@ import transformers
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import beam_search, generate
+from groundup.generate.beam_search import best_beams
 from groundup.generate.sampling import GREEDY
 from groundup.interop.huggingface_model import load_huggingface
 from groundup.model import build_model
@@ -42,9 +43,10 @@ def test_beam_search_equals_transformers(seed, tmp_path):
             max_new_tokens=limit,
             do_sample=False,
             no_repeat_ngram_size=ngram,
-        )[0].tolist()[1 if is_t5 else len(prompt) :]
-        expected = expected[: expected.index(STOP)] if STOP in expected else expected
-        got = beam_search(
+            num_return_sequences=beams,
+        )[:, 1 if is_t5 else len(prompt) :].tolist()
+        expected = [text[: text.index(STOP)] if STOP in text else text for text in expected]
+        found = best_beams(
             ours,
             prompt,
             num_beams=beams,
@@ -53,7 +55,8 @@ def test_beam_search_equals_transformers(seed, tmp_path):
             no_repeat_ngram=ngram,
             stop_ids=[STOP],
         )
-        assert got == expected, (beams, penalty, limit, ngram)
+        assert [beam.tokens for beam in found] == expected, (beams, penalty, limit, ngram)
+        assert [beam.score for beam in found] == sorted((beam.score for beam in found), reverse=True)
 
 
 @torch.no_grad()

@@ -44,13 +44,16 @@ def model():
     return random_model(0)
 
 
-@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
-@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    ("architecture", "sampling"),
+    [*(("decoder", sampling) for sampling in SETTINGS), ("encoder_decoder", SETTINGS[2])],
+    ids=["greedy", "sampled", "filtered", "penalties", "encoder-decoder"],
+)
 def test_tokens_are_those_of_the_plain_loop(architecture, sampling):
     model, near = random_model(0, architecture), random_model(0, architecture, scale=2.8)
     far = random_model(9, architecture, V + 2)
     prompt = [3, 1, 4, 1, 5, 3, 1]
-    for limit, stops in ((1, ()), (40, ()), (40, (6,))):
+    for limit, stops in ((1, ()), (16, (6,) if sampling.seed == 1 else ())):
         options = {"max_tokens": limit, "sampling": sampling, "stop_ids": stops}
         expected = generate(model, prompt, **options)
         for proposer in (
@@ -62,30 +65,30 @@ def test_tokens_are_those_of_the_plain_loop(architecture, sampling):
             assert counts.accepted <= counts.proposed
             assert counts.passes + counts.accepted >= len(expected)
     assert counts.acceptance_rate == 1  # the model as its own draft
-    assert counts.passes < 12 or len(expected) < 12
+    assert counts.passes < 6
 
 
+@pytest.mark.slow
 def test_distribution_by_enumeration(model):
-    """3 tokens: the frequency of each of the 343 texts, against its probability."""
+    """2 tokens: the frequency of each of the 49 texts, against its probability."""
     near, sampling = random_model(0, scale=2.5), SamplingParams(temperature=1.3, top_k=5)
     exact = {}
-    for text in itertools.product(range(V), repeat=3):
-        logits = model(torch.tensor([[2, *text]])).logits[0, :3].detach() / sampling.temperature
+    for text in itertools.product(range(V), repeat=2):
+        logits = model(torch.tensor([[2, *text]])).logits[0, :2].detach() / sampling.temperature
         kept = logits.masked_fill(logits < logits.topk(5, dim=-1).values[:, -1:], -torch.inf).softmax(-1)
-        exact[text] = float(kept[torch.arange(3), torch.tensor(text)].prod())
+        exact[text] = float(kept[torch.arange(2), torch.tensor(text)].prod())
     assert sum(exact.values()) == pytest.approx(1, abs=1e-4)
-    drawn, counts, total = dict.fromkeys(exact, 0), SpeculationCounts(), 1500
+    drawn, counts, total = dict.fromkeys(exact, 0), SpeculationCounts(), 1000
     for seed in range(total):
-        proposer = DraftModel(near, [2], 3, V) if seed % 2 else PromptLookup([2])
+        proposer = DraftModel(near, [2], 2, V) if seed % 2 else PromptLookup([2])
         knobs = SamplingParams(temperature=1.3, top_k=5, seed=seed)
-        drawn[tuple(speculative_tokens(model, [2], proposer, max_tokens=3, sampling=knobs, counts=counts))] += 1
+        drawn[tuple(speculative_tokens(model, [2], proposer, max_tokens=2, sampling=knobs, counts=counts))] += 1
     assert all(exact[text] > 0 for text, count in drawn.items() if count)
     expected = {text: probability * total for text, probability in exact.items() if probability * total >= 5}
     rest = total - sum(expected.values())
     chi2 = sum((drawn[text] - count) ** 2 / count for text, count in expected.items())
     chi2 += (total - sum(drawn[text] for text in expected) - rest) ** 2 / max(rest, 1)
     assert chi2 < len(expected) + 4 * (2 * len(expected)) ** 0.5  # its mean and deviation
-    assert counts.acceptance_rate > 0.5
 
 
 def test_prompt_lookup_finds_what_followed():
@@ -98,13 +101,15 @@ def test_prompt_lookup_finds_what_followed():
     assert lookup.propose(sampler, 2) == []
 
 
-def test_a_repetitive_text_takes_few_passes():
-    model = random_model(4, scale=6.0)
-    expected = generate(model, [1, 2], max_tokens=60, sampling=GREEDY)
+def test_a_text_that_repeats_itself_takes_few_passes(model):
+    sampling = SamplingParams(
+        temperature=0, logit_bias={1: 100.0, 2: 100.0, 3: 100.0}
+    )  # a cycle of three tokens at most
+    expected = generate(model, [1, 2], max_tokens=30, sampling=sampling)
     counts = SpeculationCounts()
-    got = list(speculative_tokens(model, [1, 2], PromptLookup([1, 2]), max_tokens=60, sampling=GREEDY, counts=counts))
+    got = list(speculative_tokens(model, [1, 2], PromptLookup([1, 2]), max_tokens=30, sampling=sampling, counts=counts))
     assert got == expected
-    assert counts.passes < 30
+    assert counts.passes < 20
 
 
 def test_with_a_grammar():
@@ -122,7 +127,7 @@ def test_with_a_grammar():
 
 
 def test_drafts_that_cannot_propose_are_refused(model):
-    first, second = train_bpe(["a b c"], 258), train_bpe(["d e f"], 259)
+    first, second = train_bpe(["abab abab"] * 3, 262), train_bpe(["cdcd cdcd"] * 3, 262)
     check_draft(model, first, random_model(1), first)
     with pytest.raises(UserError, match="tokenizers of the model and of the draft differ"):
         check_draft(model, first, random_model(1), second)

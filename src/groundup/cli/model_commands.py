@@ -9,6 +9,7 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.cli.classify_command import classify as classify
+from groundup.cli.generate_command import generate as generate
 from groundup.cli.merge_command import merge as merge
 from groundup.cli.model_check import note_truncated, open_for_text
 from groundup.cli.options import (
@@ -26,87 +27,11 @@ from groundup.cli.options import (
 )
 from groundup.cli.quantize_command import quantize as quantize
 from groundup.cli.serve_command import serve as serve
-from groundup.cli.text_input import read_text, read_texts, texts_to_read
+from groundup.cli.text_input import read_text, texts_to_read
 
 InputOption = Annotated[
     Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
 ]
-
-
-def generate(
-    model: ModelArgument,
-    prompt: Annotated[
-        str | None, typer.Option(help="Text to continue or translate; -: read it from standard input.")
-    ] = None,
-    input: Annotated[
-        Path | None, typer.Option(help="Prompts: a file with one text per line, or .jsonl with a field text.")
-    ] = None,
-    max_tokens: MaxTokensOption = 128,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, help="Sampling temperature; 0: greedy. Default: 0.7; for an encoder-decoder: beam search."
-        ),
-    ] = None,
-    beams: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Beams of a beam search, which looks for the most likely text. Default: 4 for an encoder-decoder.",
-        ),
-    ] = None,
-    target_language: Annotated[
-        str | None,
-        typer.Option(help="Language of the translation, a token of the model: fra_Latn (NLLB), fr_XX (mBART)."),
-    ] = None,
-    top_p: TopPOption = 0.95,
-    seed: SeedOption = None,
-    kv_bits: KvBitsOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    adapter: AdapterOption = None,
-    verify: VerifyOption = True,
-) -> None:
-    """Continue a text; translate or summarize it, if the model is an encoder-decoder.
-
-    Of a file, it prints one line for each text, in which spaces replace line breaks.
-
-    Example: groundup generate runs/quickstart --prompt "Once upon a time"
-    """
-    from groundup.generate import SamplingParams, beam_search_text, generate_texts, set_target_language, stream_text
-
-    if beams is not None and temperature is not None:
-        raise UserError("both --beams and --temperature", hint="beam search does not sample: give one of them")
-    if prompt is not None and input is not None:
-        raise UserError("both --prompt and --input", hint="give one of them")
-    texts = [each.text for each in read_texts(input)] if input else []
-    network, tokenizer = open_for_text(model, device, dtype, verify, adapter, kv_bits=kv_bits)
-    if target_language is not None:
-        set_target_language(network, tokenizer, target_language)
-    is_decoder = network.config.architecture == "decoder"
-    sampling = SamplingParams(temperature=0.7 if temperature is None else temperature, top_p=top_p, seed=seed)
-    search = beams or (4 if temperature is None and not is_decoder else 0)
-    if texts and search:
-        for each in texts:
-            answer = beam_search_text(network, tokenizer, each, num_beams=search, max_tokens=max_tokens)
-            print(" ".join(answer.splitlines()), flush=True)
-        return
-    if texts:
-        for answer in generate_texts(network, tokenizer, texts, sampling=sampling, max_tokens=max_tokens):
-            print(" ".join(answer.splitlines()), flush=True)
-        return
-    if prompt is None and not is_decoder:
-        raise UserError("no text to read", hint="--prompt TEXT, or --input FILE with one text per line")
-    text = sys.stdin.read() if prompt == "-" else prompt or "The"
-    if is_decoder:
-        print(text, end="", flush=True)
-    if search:
-        print(beam_search_text(network, tokenizer, text, num_beams=search, max_tokens=max_tokens))
-        return
-    for chunk in stream_text(network, tokenizer, text, sampling=sampling, max_tokens=max_tokens):
-        print(chunk, end="", flush=True)
-    print()
 
 
 def chat(

@@ -16,6 +16,7 @@
     kv_cache_budget.py  number of pages
     request.py          requests of the engine and their outputs
     batching_engine.py  continuous batching of many requests
+    text_completions.py completions of many texts, with samples, stop strings and log-probabilities
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
     reward_model.py     one number for an answer
@@ -25,7 +26,7 @@ Deliberately absent: HTTP, threads and queues (chapter 13).
 """
 
 from groundup.generate.batching_engine import BatchingEngine, generate_many, generate_texts
-from groundup.generate.beam_search import beam_search, beam_search_text
+from groundup.generate.beam_search import beam_search, beam_search_text, best_beams
 from groundup.generate.constrained_decoding import Grammar, GrammarCompiler
 from groundup.generate.detokenizer import StreamDetokenizer, decode_output
 from groundup.generate.generation import (
@@ -46,25 +47,32 @@ from groundup.generate.speculative_decoding import DraftModel, PromptLookup, Spe
 from groundup.generate.target_language import set_target_language
 from groundup.generate.terminal_chat import ChatSession
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
+from groundup.generate.text_completions import TextCompletion, complete_texts
 from groundup.generate.text_embedding import embed_texts, nearest_texts
 
 __all__ = [
     "GREEDY",
     "BatchingEngine",
     "ChatSession",
+    "DraftModel",
     "Entity",
     "Grammar",
     "GrammarCompiler",
+    "PromptLookup",
     "Request",
     "RewardModel",
     "SamplingParams",
     "SequenceSampler",
+    "SpeculationCounts",
     "StepOutput",
     "StreamDetokenizer",
     "TextClassifier",
+    "TextCompletion",
     "beam_search",
     "beam_search_text",
+    "best_beams",
     "classify_texts",
+    "complete_texts",
     "decode_output",
     "embed_texts",
     "encode_prompt",
@@ -79,6 +87,7 @@ __all__ = [
     "sample_token",
     "score_answers",
     "set_target_language",
+    "speculative_tokens",
     "stream_text",
     "stream_tokens",
     "use_kv_bits",

@@ -6,7 +6,7 @@ its length to the power of the length penalty, since longer texts are always les
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,14 +22,27 @@ from groundup.generate.generation import (
     require_generative,
     start_decoding,
 )
+from groundup.generate.sampling import InvalidLogitsError
 from groundup.tokenizer import Tokenizer
 
 MAX_BEAMS = 64
 """More cost memory and give worse texts (Stahlberg and Byrne 2019)."""
 
 
+class Beam(NamedTuple):
+    """A finished text: its tokens without the stop token, and the log-probability over the length penalty."""
+
+    tokens: list[int]
+    score: float
+
+
+def beam_search(model: GenerativeModel, prompt_ids: Sequence[int], **options: Any) -> list[int]:
+    """The tokens of the first of `best_beams`; options and errors as there."""
+    return best_beams(model, prompt_ids, **options)[0].tokens
+
+
 @torch.inference_mode()
-def beam_search(
+def best_beams(
     model: GenerativeModel,
     prompt_ids: Sequence[int],
     *,
@@ -38,10 +51,11 @@ def beam_search(
     length_penalty: float = 0.6,
     no_repeat_ngram: int = 4,
     stop_ids: Collection[int] = (),
-) -> list[int]:
-    """The best text found that follows `prompt_ids`, or that an encoder-decoder makes of it; without its stop token.
+) -> list[Beam]:
+    """Up to `num_beams` of the best texts found, the best first: that follow `prompt_ids`, or that an encoder-decoder makes of
+    it.
 
-        ids = beam_search(model, encode_prompt(model, tokenizer, "Save changes"), stop_ids=tokenizer.stop_ids)
+        best = best_beams(model, encode_prompt(model, tokenizer, "Save changes"), stop_ids=tokenizer.stop_ids)[0]
 
     Args:
         num_beams: texts that are continued at a time; 1: greedy decoding.
@@ -57,10 +71,14 @@ def beam_search(
     cache, new = start_decoding(model, prompt_ids, length)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64)
     beams, scores = [[]], torch.zeros(1)
-    finished: list[tuple[float, list[int]]] = []
+    finished: list[Beam] = []
     rows: list[Sequence[int]] = [new]
     for step in range(1, length + 1):
         logprobs = next_token_logits(model, rows, cache).float().cpu().log_softmax(dim=-1)
+        if logprobs.isnan().any():
+            raise InvalidLogitsError(
+                "the model's logits are not finite numbers", hint="its weights are damaged, or its training diverged"
+            )
         for beam, text in enumerate(beams if no_repeat_ngram else ()):
             logprobs[beam, repeating_tokens([*new, *text], no_repeat_ngram)] = -torch.inf
         totals = scores[:, None] + logprobs
@@ -71,29 +89,35 @@ def beam_search(
         for rank in range(min(num_beams, len(tokens))):
             if ends[rank] or step == length:
                 text = beams[int(parents[rank])] + ([] if ends[rank] else [int(tokens[rank])])
-                finished.append((float(best.values[rank]) / step**length_penalty, text))
-        finished = sorted(finished, key=lambda each: -each[0])[:num_beams]
+                finished.append(Beam(text, float(best.values[rank]) / step**length_penalty))
+        finished = sorted(finished, key=lambda each: -each.score)[:num_beams]
         going = (~ends).nonzero()[:num_beams, 0]
         if step == length or not len(going):
             break
         scores, parents, tokens = best.values[going], parents[going], tokens[going]
-        if len(finished) == num_beams and float(scores[0]) / step**length_penalty <= finished[-1][0]:
+        if len(finished) == num_beams and float(scores[0]) / step**length_penalty <= finished[-1].score:
             break
         beams = [[*beams[parent], token] for parent, token in zip(parents.tolist(), tokens.tolist(), strict=True)]
         rows = [[token] for token in tokens.tolist()]
         cache.select_rows(parents.to(cache.keys.device))
-    return finished[0][1]
+    return finished
 
 
 def beam_search_text(model: nn.Module, tokenizer: Tokenizer, text: str, **options: Any) -> str:
-    """The text that an encoder-decoder makes of `text`, or that follows it; options and errors as for `beam_search`.
+    """The text that an encoder-decoder makes of `text`, or that follows it; options and errors as for `best_beams`.
 
     >>> beam_search_text(model, tokenizer, "Save changes")
     """
+    return best_beam_texts(model, tokenizer, text, **options)[0][0]
+
+
+def best_beam_texts(model: nn.Module, tokenizer: Tokenizer, text: str, **options: Any) -> list[tuple[str, float]]:
+    """The texts of `best_beams` with their scores."""
     model = require_generative(model)
     prompt_ids = encode_prompt(model, tokenizer, text)
-    answer = beam_search(model, prompt_ids, stop_ids=tokenizer.stop_ids, **options)
-    return StreamDetokenizer(tokenizer, continued_ids(model, prompt_ids)).decode_all(answer)
+    context = continued_ids(model, prompt_ids)
+    found = best_beams(model, prompt_ids, stop_ids=tokenizer.stop_ids, **options)
+    return [(StreamDetokenizer(tokenizer, context).decode_all(beam.tokens), beam.score) for beam in found]
 
 
 def repeating_tokens(text: Sequence[int], size: int) -> list[int]:

@@ -129,8 +129,14 @@ class GrammarCompiler:
         return self._compile("lark", "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts))
 
     def lark(self, grammar: str) -> Grammar:
-        """Texts of a context-free grammar in llguidance's variant of Lark's syntax; `%json {...}` embeds a JSON schema."""
-        return self._compile("lark", grammar)
+        """Texts of a context-free grammar: in llguidance's variant of Lark's syntax, in which `%json {...}` embeds a JSON
+        schema, or in GBNF, llama.cpp's."""
+        from llguidance.gbnf_to_lark import any_to_lark
+
+        try:
+            return self._compile("lark", any_to_lark(grammar))
+        except (ValueError, LookupError, RecursionError) as error:
+            raise UserError(f"the grammar is not GBNF: {_one_line(str(error))}") from None
 
     def _compile_grammar(self, kind: str, text: str) -> Grammar:
         from llguidance import LLMatcher, LLParserLimits

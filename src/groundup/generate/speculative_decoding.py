@@ -20,7 +20,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.generation import GenerativeModel, continued_ids, remaining_context, start_decoding
+from groundup.generate.detokenizer import StreamDetokenizer
+from groundup.generate.generation import (
+    GenerativeModel,
+    continued_ids,
+    encode_prompt,
+    remaining_context,
+    start_decoding,
+)
 from groundup.generate.sampling import InvalidLogitsError, SamplingParams
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import EncoderDecoder, KVCache
@@ -173,6 +180,35 @@ def speculative_tokens(
         new = [token]
         if proposed:
             count = min(count + 2, MAX_COUNT) if accepted == len(proposed) else max(count - 1, 1)
+
+
+def speculative_text(
+    model: GenerativeModel,
+    tokenizer: Tokenizer,
+    text: str,
+    draft: GenerativeModel | None,
+    *,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
+    max_tokens: int = 128,
+    stop: Sequence[str] = (),
+    counts: SpeculationCounts | None = None,
+) -> Iterator[str]:
+    """The chunks of `stream_text`; tokens are proposed by `draft`, which `check_draft` allows, or by prompt lookup."""
+    prompt_ids = encode_prompt(model, tokenizer, text)
+    remaining_context(model, prompt_ids)
+    vocab_size = model.config.vocab_size
+    proposer = PromptLookup(prompt_ids) if draft is None else DraftModel(draft, prompt_ids, max_tokens, vocab_size)
+    detokenizer = StreamDetokenizer(tokenizer, continued_ids(model, prompt_ids), stop)
+    for token in speculative_tokens(
+        model, prompt_ids, proposer,
+        max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids, counts=counts,
+    ):  # fmt: skip
+        if chunk := detokenizer.push(token):
+            yield chunk
+        if detokenizer.stopped:
+            return
+    if chunk := detokenizer.finish():
+        yield chunk
 
 
 @torch.inference_mode()
