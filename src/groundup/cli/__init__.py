@@ -9,6 +9,7 @@
     model_commands.py      generate, chat, embed, evaluate, export
     serve_command.py       serve
     quantize_command.py    quantize
+    generate_command.py    continuations, translations and summaries, of one text or a file
     classify_command.py    classify
     merge_command.py       merge
     model_check.py         opening of models, and what is said about it
