@@ -1,8 +1,8 @@
 """Run by the python of an environment with transformers or vLLM: log-probabilities, greedy tokens and ids of exported folders.
 
-Argument: transformers | vllm. Standard input: {"tokens", "folders", "text", "new"}. The last line of standard output: an answer
-for each folder, {"logprobs": [{id: log-probability, ...} for each position], "said": greedy tokens, "ids": ids of the text} or
-{"error": text}. A folder of a .gguf file is opened as one.
+Argument: transformers | vllm. Each line of standard input is a request, {"tokens", "folder", "text", "new"}; after ANSWER, a
+line of standard output has {"logprobs": [{id: log-probability, ...} for each position], "said": greedy tokens, "ids": ids of
+the text} or {"error": text}. A folder of a .gguf file is opened as one.
 """
 
 import json
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 TOP = 16
+ANSWER = "answer: "
+"""Begins a line of standard output that engines did not write."""
 
 
 def answer_transformers(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def answer_in_a_child(engine: str, folder: Path, asked: dict[str, Any]) -> dict[
     if not (child := os.fork()):
         with open(send, "w", encoding="utf-8") as file:
             json.dump(answer(engine, folder, asked), file)
+            file.flush()
         os._exit(0)
     os.close(send)
     with open(receive, encoding="utf-8") as file:
@@ -91,14 +94,14 @@ def answer_in_a_child(engine: str, folder: Path, asked: dict[str, Any]) -> dict[
 
 
 def main() -> None:
-    engine, asked = sys.argv[1], json.loads(sys.stdin.read())
+    engine = sys.argv[1]
     if engine == "vllm":
         import vllm  # noqa: F401
 
     call = answer_in_a_child if engine == "vllm" else answer
-    answers = [call(engine, Path(folder), asked) for folder in asked["folders"]]
-    print()
-    print(json.dumps(answers))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(f"\n{ANSWER}{json.dumps(call(engine, Path(asked['folder']), asked))}", flush=True)
 
 
 if __name__ == "__main__":  # vLLM starts processes

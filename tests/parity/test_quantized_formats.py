@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from groundup.tokenizer import load_pretrained_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_models import ARCHITECTURES, FORMATS, NEW, TOKENS, OwnModel, float_model, rows_of, write_folder
+from engine_script import ANSWER
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(3600)]
 
 PAGE = Path(__file__).parents[2] / "book" / "quantized-formats.md"
+SCRIPT = Path(__file__).with_name("engine_script.py")
 BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
 ENGINES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "transformers + GPTQModel": ("GROUNDUP_GPTQMODEL_PYTHON", "transformers", ("gptq", "awq")),
@@ -39,6 +42,7 @@ ENGINES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "transformers + gguf": ("GROUNDUP_GPTQMODEL_PYTHON", "transformers", ("gguf",)),
 }
 """Variable with the python, kind of script, formats."""
+IN_VLLM = ("gptq, 4 bits", "awq, 4 bits, asymmetric", "compressed-tensors, 4 bits")
 NOT_IN_VLLM = ("bert", "t5")
 LIMIT = {"llama.cpp": 0.4, "vLLM (CPU)": 0.2, "transformers + GPTQModel": 0.2}
 """Of log-probabilities: kernels compute in bfloat16, and llama.cpp rounds activations to 8 bits."""
@@ -71,53 +75,82 @@ def exports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Exports(request.param, tmp_path_factory.mktemp("exports"))
 
 
-def ask(python: str, kind: str, folders: list[Path]) -> list[dict[str, Any]]:
-    """The answers of an engine."""
-    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
-    environment.pop("PYTHONPATH", None)
-    asked: dict[str, Any] = {"tokens": TOKENS, "text": HARD_TEXT, "new": NEW, "folders": list(map(str, folders))}
-    command = [python, str(Path(__file__).with_name("engine_script.py")), kind]
-    if kind == "llama.cpp":
-        encoder = OwnModel(folders[0]).architecture == "encoder"
-        asked |= {"texts": [HARD_TEXT], "decoder_tokens": TOKENS, "outputs": "embeddings" if encoder else "logits"}
-        files = [str(next(folder.glob("*.gguf"))) for folder in folders]
-        command = [python, str(Path(__file__).with_name("llama_cpp_script.py")), *files]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, env=environment)
-    try:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return [{"error": lines[-1][:300]}] * len(folders)
+class EngineProcess:
+    """The python of an engine, which imports once and answers for many folders."""
+
+    def __init__(self, python: str, kind: str):
+        environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+        environment.pop("PYTHONPATH", None)
+        self._process = subprocess.Popen(
+            [python, SCRIPT, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=environment,
+        )  # fmt: skip
+
+    def ask(self, folder: Path) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"tokens": TOKENS, "text": HARD_TEXT, "new": NEW, "folder": str(folder)}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith(ANSWER):
+                return json.loads(line.removeprefix(ANSWER))
+        raise AssertionError(f"the engine ended with exit code {self._process.wait()}")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
-def compare(answer: dict[str, Any], own: OwnModel) -> tuple[float, str]:
+@pytest.fixture(scope="module")
+def engine_process() -> Iterator[Callable[[str, str], EngineProcess]]:
+    started: dict[tuple[str, str], EngineProcess] = {}
+
+    def find(python: str, kind: str) -> EngineProcess:
+        if (python, kind) not in started:
+            started[python, kind] = EngineProcess(python, kind)
+        return started[python, kind]
+
+    yield find
+    for process in started.values():
+        process.close()
+
+
+def ask_llama_cpp(python: str, folder: Path) -> dict[str, Any]:
+    """A process for each file: llama.cpp ends it where it cannot load one."""
+    outputs = "embeddings" if OwnModel(folder).architecture == "encoder" else "logits"
+    asked = {"tokens": TOKENS, "texts": [HARD_TEXT], "decoder_tokens": TOKENS, "outputs": outputs, "new": NEW}
+    command = [python, SCRIPT.with_name("llama_cpp_script.py"), next(folder.glob("*.gguf"))]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines()
+    return json.loads(done.stdout)[0] if not done.returncode else {"error": f"{done.returncode}: {lines[-1:]}"}
+
+
+def compare(answer: dict[str, Any], own: OwnModel) -> tuple[float, str, str]:
     """The largest difference of a log-probability among those that the engine says are the best, or of an encoder's hidden
-    state; and the greedy tokens that are equal before the first other one, which has to be a near tie."""
+    state; the number of greedy tokens before the first other one; what is wrong if that is no near tie."""
     if "outputs" in answer:  # llama.cpp's logits
         found = torch.tensor(answer["outputs"])
-        if own.architecture == "encoder":
-            return (found - own.hidden_states()).abs().max().item(), ""
-        best = found.log_softmax(-1).topk(16, dim=-1)
-        answer["logprobs"] = [
-            dict(zip(ids, values, strict=True))
-            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
         answer["ids"] = answer["ids"][0]
-    expected = own.logprobs([])
-    rows = zip(answer["logprobs"], expected, strict=False)
+        if own.architecture == "encoder":
+            return (found - own.hidden_states()).abs().max().item(), "", ""
+        best = found.log_softmax(-1).topk(16, dim=-1)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        answer["logprobs"] = [dict(zip(ids, values, strict=True)) for ids, values in pairs]
+    rows = zip(answer["logprobs"], own.logprobs([]), strict=False)
     worst = max(abs(value - row[int(id)].item()) for found, row in rows for id, value in found.items())
     if not answer["said"]:
-        return worst, ""
+        return worst, "", ""
     mine = own.logprobs(answer["said"])[len(TOKENS) - 1 : -1]
     for count, (row, said) in enumerate(zip(mine, answer["said"], strict=True)):
         if row.argmax() != said:
-            assert row.max() - row[said] < 2 * worst + 1e-3, "another greedy token, and no near tie"
-            return worst, f", {count}/{NEW}"
-    return worst, f", {NEW}/{NEW}"
+            near = row.max() - row[said] < 2 * worst + 1e-3
+            return worst, f", {count}/{NEW}", "" if near else f"greedy token {count} differs, and is no near tie"
+    return worst, f", {NEW}/{NEW}", ""
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_engines_compute_what_we_compute(exports: Exports, engine: str):
+def test_engines_compute_what_we_compute(exports: Exports, engine: str, engine_process: Callable):
     variable, kind, formats = ENGINES[engine]
     if not (python := os.environ.get(variable)):
         pytest.skip(f"{engine}: {variable} names no python")
@@ -125,30 +158,35 @@ def test_engines_compute_what_we_compute(exports: Exports, engine: str):
         pytest.skip(f"{exports.architecture}: GROUNDUP_SMOLLM2 names no file, and the cache has none")
     if engine == "vLLM (CPU)" and exports.architecture in NOT_IN_VLLM:
         return
-    cells: dict[str, str] = {}
     rows = [row for row in rows_of(exports.architecture) if FORMATS[row].name in formats]
+    if engine == "vLLM (CPU)" and exports.architecture != "llama":  # each takes a process of its own
+        rows = [row for row in rows if row in IN_VLLM]
+    wrong = []
     for row in rows:
         if isinstance(folder := exports.folder(row), str):
+            cell = "not written"
             print(f"{exports.architecture} | {row} | not written: {folder}", file=sys.stderr)
-            cells[row] = "not written"
-    rows = [row for row in rows if row not in cells]
-    wrong = []
-    for row, answer in zip(rows, ask(python, kind, [exports.folder(row) for row in rows]) if rows else [], strict=True):
-        if "error" in answer:
-            cells[row] = "refused"
-            print(f"{exports.architecture} | {row} | {engine} | {answer['error']}", file=sys.stderr)
-            continue
-        worst, equal = compare(answer, exports.own(row))
-        cells[row] = f"{worst:.1g}{equal}"
-        print(f"{exports.architecture} | {row} | {engine} | {cells[row]}", file=sys.stderr)
-        if engine == RANDOM_EXPERTS[0] and exports.architecture in RANDOM_EXPERTS[1]:
-            cells[row] = "random"
-        elif worst > LIMIT.get(engine, EXACT):
-            wrong.append((row, worst))
-        if answer["ids"] != tokenizer_ids(exports.folder(row)):
-            wrong.append((row, "token ids", answer["ids"]))
-    update_page(engine, exports.architecture, cells)
+        else:
+            own = exports.own(row)
+            answer = ask_llama_cpp(python, folder) if kind == "llama.cpp" else engine_process(python, kind).ask(folder)
+            cell, faults = judge(answer, own, engine, exports.architecture)
+            print(f"{exports.architecture} | {row} | {engine} | {cell} | {answer.get('error', '')}", file=sys.stderr)
+            if "ids" in answer and answer["ids"] != tokenizer_ids(folder):
+                faults.append("other token ids")
+            wrong += [(row, fault) for fault in faults]
+        update_page(engine, exports.architecture, row, cell)
     assert not wrong
+
+
+def judge(answer: dict[str, Any], own: OwnModel, engine: str, architecture: str) -> tuple[str, list[str]]:
+    """The cell of the table, and what is wrong."""
+    if "error" in answer:
+        return "refused", []
+    worst, equal, fault = compare(answer, own)
+    if engine == RANDOM_EXPERTS[0] and architecture in RANDOM_EXPERTS[1]:
+        return "random", []
+    faults = [fault] if fault else []
+    return f"{worst:.1g}{equal}", faults + ([f"difference {worst}"] if worst > LIMIT.get(engine, EXACT) else [])
 
 
 def tokenizer_ids(folder: Path) -> list[int]:
@@ -159,19 +197,17 @@ def tokenizer_ids(folder: Path) -> list[int]:
     return tokenizer.encode(HARD_TEXT)
 
 
-def update_page(engine: str, architecture: str, cells: dict[str, str]) -> None:
-    """Write the cells into the table, or assert that it says of the same ones that they are numbers."""
+def update_page(engine: str, architecture: str, row: str, cell: str) -> None:
+    """Write a cell into the table, or assert that the table has a number where this is one, and the same word otherwise."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     stated, _, after = rest.partition(END)
     table = read_table(stated)
     if os.environ.get("GOLDEN") == "write":
-        for row, cell in cells.items():
-            table[row, engine, architecture] = cell
+        table[row, engine, architecture] = cell
         PAGE.write_text(f"{before}{BEGIN}\n{render(table)}{END}{after}", encoding="utf-8")
         return
-    found = {row: cell[0].isdigit() or cell for row, cell in cells.items()}
-    said = {row: table.get((row, engine, architecture), "-") for row in cells}
-    assert found == {row: cell[0].isdigit() or cell for row, cell in said.items()}
+    said = table.get((row, engine, architecture), "-")
+    assert (said[0].isdigit() or said) == (cell[0].isdigit() or cell), (row, said, cell)
 
 
 def read_table(text: str) -> dict[tuple[str, str, str], str]:
