@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/
 
-.PHONY: quickstart test check slow test-engines test-interop bench clean
+.PHONY: quickstart test check slow test-engines test-interop test-clients bench clean
 
 quickstart: .venv/.ready ## text to chat in about ten minutes, on two CPU cores
 	$(RUN)groundup run recipes/quickstart.toml
@@ -38,6 +38,9 @@ test-interop: .venv/.ready ## our quantized files in other engines, and the tabl
 	$(RUN)python -m pytest -m interop $(ARGS) tests/parity/test_quantized_formats.py tests/parity/test_interop_llama_cpp.py \
 	  tests/parity/test_quantize_gptqmodel.py
 
+test-clients: .venv/.ready .venv-clients/.ready ## LangChain, LiteLLM and Open WebUI's calls against the server; schemathesis
+	GROUNDUP_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python $(RUN)python -m pytest -m interop tests/serve/test_clients.py
+
 bench: .venv/.ready ## all benchmarks, each beside its peer
 	for script in benchmarks/*.py; do $(RUN)python $$script; done
 
@@ -52,6 +55,11 @@ define venv_with_torch
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip 2>&1 | grep -v "^WARNING: Location" || true
 	@$(@D)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch>=2.11,<2.14"
 endef
+
+.venv-clients/.ready:
+	@test -x $(@D)/bin/python || "$(PYTHON)" -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet openai==3.57.0 langchain-openai==1.7.4 litellm==1.110.2 schemathesis==4.32.5
+	@touch $@
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(venv_with_torch)

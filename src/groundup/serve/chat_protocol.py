@@ -240,6 +240,11 @@ class ChatRequest(SamplingRequest, ConversationRequest):
         return self
 
     @property
+    def form_field(self) -> str:
+        """The field that says what form the answer has."""
+        return "tools" if self.forces_call else "response_format" if self.response_format else "structured_outputs"
+
+    @property
     def forces_call(self) -> bool:
         """Whether the answer is a call."""
         return self.tool_choice not in (None, "none", "auto")

@@ -70,7 +70,7 @@ class Endpoints:
         prompts = await model.text_ids(body.prompts)
         max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if model.is_decoder else model.max_tokens)
         form = body.structured_outputs
-        grammar = await model.grammar(None if form is None else structured_grammar(form))
+        grammar = await model.grammar(None if form is None else structured_grammar(form), "structured_outputs")
         choices = model.submit(body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar)
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
         return await self._respond(http, model, choices, formatter, stream=body.stream)
@@ -103,7 +103,7 @@ class Endpoints:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             stop=(syntax.end,) if syntax is not None and one_call and syntax.end else (),
             visible=syntax.tokens if syntax else (),
-            grammar=await model.grammar(chat_grammar(body, syntax, schemas)),
+            grammar=await model.grammar(chat_grammar(body, syntax, schemas), body.form_field),
         )
         new_parser = partial(ToolCallParser, syntax, schemas, in_call=body.forces_call) if syntax else None
         formatter = format(model.name, new_parser=new_parser, max_calls=1 if one_call else None)

@@ -186,16 +186,16 @@ class ServedModel:
     def _compiler(self) -> GrammarCompiler:
         return GrammarCompiler(self.tokenizer)
 
-    async def grammar(self, build: GrammarBuilder | None) -> Grammar | None:
-        """A compiled grammar. Raises ApiError 400 for one that cannot be compiled."""
+    async def grammar(self, build: GrammarBuilder | None, param: str) -> Grammar | None:
+        """A compiled grammar. Raises ApiError 400, which names `param`, for one that cannot be compiled."""
         if build is None:
             return None
         try:
-            return await _in_thread(lambda: build(self._compiler), "response_format")
+            return await _in_thread(lambda: build(self._compiler), param)
         except ImportError:
             raise ApiError(
                 400, "answers of a given form need the package llguidance on the server: pip install 'groundup[grammar]'",
-                param="response_format", code="unsupported",
+                param=param, code="unsupported",
             ) from None  # fmt: skip
 
     def call_begin_ids(self, syntax: ToolSyntax) -> list[int]:
