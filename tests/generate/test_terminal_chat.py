@@ -9,7 +9,8 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import GREEDY, stream_text
-from groundup.generate.terminal_chat import ChatSession, chat
+from groundup.generate.chat_session import ChatSession
+from groundup.generate.terminal_chat import chat, read_conversation
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -28,10 +29,11 @@ class Scripted(Decoder):
         self.prompts: list[str] = []
         self.interrupt_after: int | None = None
         self._script = TOKENIZER.encode(script)
-        monkeypatch.setattr("groundup.generate.terminal_chat.stream_tokens", self._generate)
+        monkeypatch.setattr("groundup.generate.chat_session.stream_tokens", self._generate)
 
     def _generate(self, model, prompt, *, max_tokens, sampling, stop_ids):
         self.prompts.append(TOKENIZER.decode(prompt))
+        self.sampling = sampling
         for count, id in enumerate(self._script[:max_tokens]):
             if count == self.interrupt_after:
                 raise KeyboardInterrupt
@@ -146,8 +148,10 @@ def test_lines_that_continue(monkeypatch):
 
 def test_unknown_commands_are_refused_and_slashes_in_messages_are_not(monkeypatch, capsys):
     model = Scripted(monkeypatch, "Yes.")
-    assert run_chat(model, "/rest\n/ret ry\n/usr/bin is a folder\n//quit\n") == "Yes.\n" * 2
-    assert capsys.readouterr().err.count("unknown command") == 2
+    assert run_chat(model, "/rest\n/retry now\n/usr/bin is a folder\n//quit\n") == "Yes.\n" * 2
+    told = capsys.readouterr().err
+    assert "/rest: unknown command" in told
+    assert "/retry: takes nothing" in told
     assert "user\n/usr/bin is a folder<" in model.prompts[0]
     assert "user\n/quit<" in model.prompts[1]
 
@@ -161,3 +165,84 @@ def test_saved_conversations_are_training_data(monkeypatch, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "no file name" in told
     assert "directory" in told
+
+
+def test_lines_between_fences_are_one_message(monkeypatch):
+    model = Scripted(monkeypatch, "Yes.")
+    assert run_chat(model, '"""\none\n\n/help\n"""\ntwo\n"""\nthree') == "Yes.\n" * 3
+    assert "user\none\n\n/help<|im_end|>" in model.prompts[0]
+    assert "user\nthree<|im_end|>" in model.prompts[2]
+
+
+def test_saved_conversations_are_continued(monkeypatch, tmp_path):
+    model, file = Scripted(monkeypatch, "Yes."), tmp_path / "mine.jsonl"
+    run_chat(model, f"one\n/save {file}\n", system="S")
+    messages = read_conversation(file)
+    run_chat(model, "two\n", messages=messages)
+    assert (
+        "system\nS<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>"
+        in model.prompts[1]
+    )
+    run_chat(model, "two\n", messages=messages, system="T")
+    assert "S<|im_end|>" not in model.prompts[2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1]", '{"messages": 1}', '{"messages": [{"role": "user", "content": "x"}]}',
+     '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": null}]}',
+     '{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}]}'],
+)  # fmt: skip
+def test_files_without_a_conversation_are_refused(tmp_path, content):
+    (tmp_path / "x.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"x\.jsonl"):
+        read_conversation(tmp_path / "x.jsonl")
+    with pytest.raises(UserError, match="No such file"):
+        read_conversation(tmp_path / "none.jsonl")
+
+
+def test_answers_have_at_least_one_token_and_blank_ones_are_left_out(monkeypatch, capsys):
+    model = Scripted(monkeypatch, " ")
+    assert run_chat(model, "one\ntwo\n") == " \n \n"
+    assert capsys.readouterr().err.count("without a word") == 2
+    assert model.sampling.min_tokens == 1
+    assert "one" not in model.prompts[1]
+
+
+def test_probabilities_of_tokens():
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=TOKENIZER.vocab_size, hidden_size=32, num_layers=1, num_heads=2, context_length=128)
+    model = Decoder(config).eval()
+    answer, shown = run_chat(model, "/probabilities\nhello\n", max_tokens=6).rstrip().rsplit("\n  ", 1)
+    session = ChatSession(model, TOKENIZER, GREEDY, max_tokens=6)
+    assert "".join(session.send("hello")) == answer
+    values = session.token_probabilities()
+    assert len(values) == 6
+    assert shown.count("%") == 6
+    prompt = TOKENIZER.render_chat([{"role": "user", "content": "hello"}], add_generation_prompt=True)
+    first = model(torch.tensor([prompt])).logits[0, -1].softmax(-1).detach()
+    assert values[0][1] == pytest.approx(float(first.max()), abs=1e-5)
+
+
+def test_refused_messages_are_counted(monkeypatch):
+    model = Scripted(monkeypatch, "ok", context_length=100)
+    source = io.StringIO("/nothing\n" + "x" * 200 + "\nshort\n")
+    assert chat(model, TOKENIZER, GREEDY, input=source, output=io.StringIO()) == 2
+
+
+def test_history_is_kept_in_a_file_of_ones_own(monkeypatch, tmp_path):
+    readline = pytest.importorskip("readline")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ended: list = []
+    monkeypatch.setattr("atexit.register", lambda function, *arguments: ended.append((function, arguments)))
+    for line in ("first", "second"):
+        readline.clear_history()
+        monkeypatch.setattr("builtins.input", lambda prompt: "/quit")
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        chat(Scripted(monkeypatch, "ok"), TOKENIZER, GREEDY)
+        readline.add_history(line)
+        function, arguments = ended.pop()
+        function(*arguments)
+    file = tmp_path / "groundup" / "chat_history"
+    assert file.read_text().splitlines()[-2:] == ["first", "second"]
+    assert file.stat().st_mode & 0o077 == 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
-from groundup.cli.model_check import open_for_text
+from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import (
     AdapterOption,
     DeviceOption,
@@ -148,7 +148,7 @@ def generate(
     if best_of is not None and best_of < n:
         raise UserError(f"--best-of {best_of}, expected at least --n = {n}")
     texts = read_texts(input) if input else []
-    network, tokenizer = open_for_text(model, device, dtype, verify, adapter, kv_bits=kv_bits)
+    network, tokenizer = open_for_writing(model, device, dtype, verify, adapter, kv_bits=kv_bits)
     network = require_generative(network)
     if target_language is not None:
         set_target_language(network, tokenizer, target_language)
@@ -228,7 +228,7 @@ def _speculate(
     proposer = None
     check_can_speculate(network)
     if draft is not None:
-        proposer, of_draft = open_for_text(draft, *opened)
+        proposer, of_draft = open_for_writing(draft, *opened)
         check_draft(network, tokenizer, proposer, of_draft)
     counts, sampling = SpeculationCounts(), options["sampling"]
     for index, each in enumerate(texts):

@@ -1,6 +1,7 @@
 """Opening of models for commands, and what is said about it."""
 
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,37 @@ def open_for_text(
     check_writes_text(path)
     model, tokenizer = open_model(path, device=device, dtype=dtype, adapter=adapter, verify=verify)
     return use_kv_bits(model, kv_bits), tokenizer
+
+
+def open_for_writing(
+    path: Path, device: str, dtype: str, verify: bool, adapter: Path | None = None, *, kv_bits: int | None = None
+) -> tuple[Any, Any]:
+    """`open_for_text` of a model that writes. Raises UserError for an encoder and for a classifier."""
+    from groundup.generate.generation import require_generative
+    from groundup.interop.classifier_files import read_classifier
+    from groundup.interop.model_loading import resolve_model_path
+
+    model, tokenizer = open_for_text(path, device, dtype, verify, adapter, kv_bits=kv_bits)
+    folder = resolve_model_path(path)
+    if folder.is_dir() and (head := read_classifier(folder)) is not None:
+        labels = ", ".join(head.settings.labels[:5])
+        raise UserError(f"{path}: a classifier ({labels}), which writes no text", hint=f"groundup classify {path} TEXT")
+    require_generative(model)
+    return model, tokenizer if adapter else as_trained(path, tokenizer)
+
+
+def as_trained(path: Path, tokenizer: Any) -> Any:
+    """The tokenizer of the model at `path`; that of a run's pretraining without its chat template, which was never trained."""
+    from groundup.artifacts.manifest import Manifest
+    from groundup.interop.model_loading import resolve_model_path
+
+    folder = resolve_model_path(path)
+    manifest = Manifest.read(folder) if folder.is_dir() else None
+    if manifest is None or manifest.stage != "base" or "tokenizer" not in manifest.inputs:
+        return tokenizer
+    plain = copy(tokenizer)
+    plain.chat_template = None
+    return plain
 
 
 def note_truncated(num_truncated: int, total: int, network: Any) -> None:

@@ -1,4 +1,4 @@
-"""Commands that take a model: generate, chat, embed, evaluate, export; the others have files of their own."""
+"""Commands that take a model: generate, embed, evaluate, export; the others have files of their own."""
 
 import json
 import sys
@@ -8,23 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.cli.chat_command import chat as chat
 from groundup.cli.classify_command import classify as classify
 from groundup.cli.generate_command import generate as generate
 from groundup.cli.merge_command import merge as merge
 from groundup.cli.model_check import note_truncated, open_for_text
-from groundup.cli.options import (
-    AdapterOption,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    KvBitsOption,
-    MaxTokensOption,
-    ModelArgument,
-    SeedOption,
-    TemperatureOption,
-    TopPOption,
-    VerifyOption,
-)
+from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, JsonOption, ModelArgument, VerifyOption
 from groundup.cli.quantize_command import quantize as quantize
 from groundup.cli.serve_command import serve as serve
 from groundup.cli.text_input import read_text, texts_to_read
@@ -32,31 +21,6 @@ from groundup.cli.text_input import read_text, texts_to_read
 InputOption = Annotated[
     Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
 ]
-
-
-def chat(
-    model: ModelArgument,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    max_tokens: MaxTokensOption = 256,
-    temperature: TemperatureOption = 0.5,
-    top_p: TopPOption = 0.95,
-    seed: SeedOption = None,
-    kv_bits: KvBitsOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    adapter: AdapterOption = None,
-    verify: VerifyOption = True,
-) -> None:
-    """Chat with a model in the terminal, or answer one message a line from a pipe.
-
-    Example: groundup chat runs/quickstart
-    """
-    from groundup.generate import SamplingParams
-    from groundup.generate.terminal_chat import chat as converse
-
-    network, tokenizer = open_for_text(model, device, dtype, verify, adapter, kv_bits=kv_bits)
-    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
-    converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
 
 
 def embed(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from groundup.artifacts.errors import UserError
-from groundup.cli.model_check import open_for_text
+from groundup.cli.model_check import as_trained, open_for_text
 from groundup.cli.options import DeviceOption, DtypeOption, KvBitsOption, ModelArgument, VerifyOption
 from groundup.recipe.output_config import size_in_bytes
 
@@ -114,7 +114,7 @@ def serve(
         )
     serve_forever(
         network,
-        tokenizer,
+        as_trained(model, tokenizer),
         name=served_name,
         aliases=aliases,
         host=host,

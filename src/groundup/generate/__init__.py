@@ -17,6 +17,7 @@
     request.py          requests of the engine and their outputs
     batching_engine.py  continuous batching of many requests
     text_completions.py completions of many texts, with samples, stop strings and log-probabilities
+    chat_session.py     a conversation
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
     reward_model.py     one number for an answer
@@ -27,6 +28,7 @@ Deliberately absent: HTTP, threads and queues (chapter 13).
 
 from groundup.generate.batching_engine import BatchingEngine, generate_many, generate_texts
 from groundup.generate.beam_search import beam_search, beam_search_text, best_beams
+from groundup.generate.chat_session import ChatSession
 from groundup.generate.constrained_decoding import Grammar, GrammarCompiler
 from groundup.generate.detokenizer import StreamDetokenizer, decode_output
 from groundup.generate.generation import (
@@ -45,7 +47,6 @@ from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.generate.speculative_decoding import DraftModel, PromptLookup, SpeculationCounts, speculative_tokens
 from groundup.generate.target_language import set_target_language
-from groundup.generate.terminal_chat import ChatSession
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
 from groundup.generate.text_completions import TextCompletion, complete_texts
 from groundup.generate.text_embedding import embed_texts, nearest_texts

@@ -2,139 +2,41 @@
 
 import io
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.detokenizer import StreamDetokenizer
-from groundup.generate.generation import require_generative, stream_tokens
+from groundup.generate.chat_session import ChatSession
 from groundup.generate.sampling import SamplingParams
-from groundup.model import EncoderDecoder
 from groundup.tokenizer import Tokenizer
 
 HELP = """\
-/system TEXT   set the system message; without TEXT: remove it
-/retry         another answer to the last message
-/undo          remove the last message and its answer
-/reset         remove all messages
-/save FILE     append the conversation to a JSON lines file, in the format of training data
-/help          this list
-/quit          exit, as Ctrl-D; Ctrl-C stops an answer
-A line that ends with \\ continues on the next one; // at the beginning is a message that begins with /."""
+/system TEXT    set the system message; without TEXT: remove it
+/retry          another answer to the last message
+/undo           remove the last message and its answer
+/reset          remove all messages
+/probabilities  show the probability of each token of the answers, or no longer
+/save FILE      append the conversation to a JSON lines file, in the format of training data; --resume FILE continues it
+/help           this list
+/quit           exit, as Ctrl-D; Ctrl-C stops an answer
+A line that ends with \\ continues on the next one, and lines between two lines of \"\"\" are one message.
+// at the beginning is a message that begins with /."""
 PROMPT, CONTINUATION = "> ", ". "
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 """Of a whole message; /usr/bin is none."""
-
-
-class ChatSession:
-    """A conversation with a model. The oldest turns are dropped when the context is full, the system message never.
-
-    Args:
-        max_tokens: longest answer. min(max_tokens, context_length / 8) tokens of the context are reserved for it.
-
-    Raises UserError when the tokenizer has no chat template.
-
-    >>> session = ChatSession(model, tokenizer, system="Be brief.")
-    >>> print("".join(session.send("Hello")))
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Tokenizer,
-        sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
-        *,
-        system: str | None = None,
-        max_tokens: int = 256,
-    ):
-        if isinstance(model := require_generative(model), EncoderDecoder):
-            raise UserError(
-                "the model is an encoder-decoder, which turns one text into another and does not chat",
-                hint="groundup generate MODEL --prompt TEXT",
-            )
-        if tokenizer.chat_template is None:
-            raise UserError(
-                "the model has no chat template: it is a base model",
-                hint="continue a text with: groundup generate MODEL; or chat with the 06-chat model of a run",
-            )
-        self._model, self._tokenizer = model, tokenizer
-        self._sampling, self._max_tokens = sampling, max_tokens
-        self._system = [] if system is None else [{"role": "system", "content": system}]
-        self._turns: list[dict[str, str]] = []
-        self.num_dropped_turns = 0
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """The system message and the turns that are not dropped."""
-        return [*self._system, *self._turns]
-
-    def set_system(self, text: str | None) -> None:
-        """Replace the system message; None: remove it."""
-        self._system = [] if text is None else [{"role": "system", "content": text}]
-
-    def reset(self) -> None:
-        """Drop all turns; the system message stays."""
-        self._turns = []
-        self.num_dropped_turns = 0
-
-    def undo(self) -> str | None:
-        """Remove the last user turn and its answer. Returns the user's text, or None when there is none."""
-        user = [index for index, turn in enumerate(self._turns) if turn["role"] == "user"]
-        if not user:
-            return None
-        text = self._turns[user[-1]]["content"]
-        self._turns = self._turns[: user[-1]]
-        return text
-
-    def send(self, text: str) -> Generator[str]:
-        """Yield the answer to a user turn in chunks. A partial answer is recorded when the caller stops reading.
-
-        Raises UserError, and records nothing, when `text` alone is too long for the context.
-        """
-        turns = [*self._turns, {"role": "user", "content": text}]
-        prompt, num_dropped = self._build_prompt(turns)
-        self._turns = turns[num_dropped:]
-        self.num_dropped_turns += num_dropped
-        detokenizer = StreamDetokenizer(self._tokenizer, prompt)
-        answer = ""
-        try:
-            for token in stream_tokens(
-                self._model,
-                prompt,
-                max_tokens=self._max_tokens,
-                sampling=self._sampling,
-                stop_ids=self._tokenizer.stop_ids,
-            ):
-                if chunk := detokenizer.push(token):
-                    answer += chunk
-                    yield chunk
-            if chunk := detokenizer.finish():
-                answer += chunk
-                yield chunk
-        finally:
-            self._turns.append({"role": "assistant", "content": answer})
-
-    def _build_prompt(self, turns: list[dict[str, str]]) -> tuple[list[int], int]:
-        """The prompt, and the number of oldest turns dropped from it, in pairs."""
-        context_length = self._model.config.cached_context_length
-        max_prompt = context_length - max(min(self._max_tokens, context_length // 8), 1)
-        prompt: list[int] = []
-        for first in range(0, len(turns), 2):
-            prompt = self._tokenizer.render_chat(
-                self._system + turns[first:], add_generation_prompt=True, now=datetime.now()
-            )
-            if len(prompt) <= max_prompt:
-                return prompt, first
-        raise UserError(
-            f"the conversation has {len(prompt)} tokens, expected at most {max_prompt}", hint="shorten the message"
-        )
+FENCE = '"""'
+SPACE, NO_BREAK = "\u2423", "\u00a0"
+HISTORY_LINES = 1000
+SHADES = ((0.2, "31"), (0.5, "33"), (0.8, "32"))
+"""Colours of probabilities below a bound; above the last: none."""
 
 
 def chat(
@@ -144,71 +46,162 @@ def chat(
     *,
     system: str | None = None,
     max_tokens: int = 256,
+    messages: Sequence[Mapping[str, str]] = (),
     input: TextIO | None = None,
     output: TextIO | None = None,
-) -> None:
-    """Chat until /quit or the end of the input.
+) -> int:
+    """Chat until /quit or the end of the input. Returns the number of messages and commands that were refused, over a pipe.
 
     On a terminal it shows a prompt, and Ctrl-C stops an answer. From a pipe it reads one turn per line and writes only
     the answers. Commands are those of HELP.
 
     Args:
+        messages: an earlier conversation, which is continued (`read_conversation`).
         input: the user's turns; default: standard input.
         output: the answers; default: standard output.
 
     Raises UserError when the tokenizer has no chat template.
     """
     source, sink = input or sys.stdin, output or sys.stdout
-    session = ChatSession(model, tokenizer, sampling, system=system, max_tokens=max_tokens)
+    session = ChatSession(model, tokenizer, sampling, system=system, max_tokens=max_tokens, messages=messages)
     terminal = source is sys.stdin and source.isatty()
+    loop = _TerminalChat(session, sink)
     if terminal:
         print("/help lists the commands, /quit or Ctrl-D exits, Ctrl-C stops an answer", file=sink)
-    for message in _messages(_terminal_lines if terminal else _pipe_lines(source)):
+        for message in messages:
+            print(f"{PROMPT if message['role'] == 'user' else ''}{message['content']}", file=sink)
+    lines = _terminal_lines() if terminal else _pipe_lines(source)
+    for message in _messages(lines):
+        try:
+            if not loop.take(message):
+                break
+        except KeyboardInterrupt:
+            if not terminal:
+                raise
+            print(" [stopped]", file=sink)
+    return 0 if terminal else loop.num_refused
+
+
+def read_conversation(path: Path) -> list[dict[str, str]]:
+    """The messages of the last line of a file that /save or the chat page wrote. Raises UserError for another file."""
+    hint = "a file that /save wrote: JSON lines of messages"
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        messages = json.loads(lines[-1])["messages"]
+        roles = [message["role"] for message in messages]
+        is_text = all(isinstance(message["content"], str) for message in messages)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", hint=hint) from None
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{path}: no conversation in its last line", hint=hint) from None
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not is_text or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
+        raise UserError(f"{path}: expected turns of user and assistant, one after the other, with text", hint=hint)
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+class _TerminalChat:
+    """A session, the commands on it, and where the answers go."""
+
+    def __init__(self, session: ChatSession, sink: TextIO):
+        self._session, self._sink = session, sink
+        self._shows_probabilities = False
+        self._has_color = sink.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.num_refused = 0
+
+    def take(self, message: str) -> bool:
+        """Answer a message or carry out a command. Returns whether the chat goes on."""
         text: str | None = message.removeprefix("/") if message.startswith("//") else message
         if (command := COMMAND.fullmatch(message)) is not None:
             if command[1] == "quit":
-                return
-            text = _run_command(session, command[1], (command[2] or "").strip(), sink)
+                return False
+            text = self._run_command(command[1], (command[2] or "").strip())
         if text:
-            try:
-                _print_answer(session, text, sink)
-            except KeyboardInterrupt:
-                if not terminal:
-                    raise
-                print(" [stopped]", file=sink)
+            self._answer(text)
+        return True
+
+    def _run_command(self, name: str, argument: str) -> str | None:
+        """Carry out a command. Returns a message to answer: that of /retry."""
+        session = self._session
+        if argument and name not in ("system", "save"):
+            self._refuse(f"/{name}: takes nothing after it; // begins a message with /")
+        elif name == "help":
+            print(HELP, file=self._sink)
+        elif name == "reset":
+            session.reset()
+        elif name == "system":
+            session.set_system(argument or None)
+        elif name in ("undo", "retry"):
+            text = session.undo()
+            if text is None:
+                self._refuse(f"/{name}: there is no message")
+            return text if name == "retry" else None
+        elif name == "probabilities":
+            self._shows_probabilities = not self._shows_probabilities
+        elif name == "save":
+            self._save(argument)
+        else:
+            self._refuse(f"/{name}: unknown command; /help lists them, // begins a message with /")
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        self.num_refused += 1
+        print(reason, file=sys.stderr)
+
+    def _save(self, path: str) -> None:
+        if not path:
+            self._refuse("/save: no file name")
+            return
+        if not any(message["role"] == "user" for message in self._session.messages):
+            self._refuse("/save: there is no message")
+            return
+        try:
+            with Path(path).expanduser().open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"messages": self._session.messages}, ensure_ascii=False) + "\n")
+        except OSError as error:
+            self._refuse(f"/save: {path}: {error.strerror}")
+        else:
+            print(f"saved to {path}", file=sys.stderr)
+
+    def _answer(self, text: str) -> None:
+        session, before, is_blank = self._session, self._session.num_dropped_turns, True
+        try:
+            with closing(session.send(text)) as chunks:
+                for chunk in chunks:
+                    is_blank = is_blank and not chunk.strip()
+                    print(chunk, end="", flush=True, file=self._sink)
+            print(file=self._sink, flush=True)
+        except UserError as error:
+            self._refuse(str(error))
+            return
+        if is_blank:
+            print(
+                "[the model ended its turn without a word; this message is left out of the conversation]",
+                file=sys.stderr,
+            )
+        if session.num_dropped_turns > before:
+            print("[the context is full: the oldest turns were dropped]", file=sys.stderr)
+        if self._shows_probabilities:
+            print(self._probabilities(), file=self._sink, flush=True)
+
+    def _probabilities(self) -> str:
+        """Each token of the last answer with its probability, in lines of 78 columns; white space within is escaped."""
+        cells = []
+        for token, value in self._session.token_probabilities():
+            spelled = json.dumps(token, ensure_ascii=False)[1:-1].replace(" ", SPACE)
+            cells.append(f"{spelled}{NO_BREAK}{value:.0%}")
+        wrapper = textwrap.TextWrapper(
+            78, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        text = wrapper.fill("  ".join(cells))
+        if self._has_color:
+            text = re.sub(rf"\S+{NO_BREAK}(\d+)%", lambda cell: _shaded(cell[0], int(cell[1]) / 100), text)
+        return text.replace(NO_BREAK, " ")
 
 
-def _run_command(session: ChatSession, name: str, argument: str, sink: TextIO) -> str | None:
-    """Carry out a command. Returns a message to answer: that of /retry."""
-    if name == "help":
-        print(HELP, file=sink)
-    elif name == "reset":
-        session.reset()
-    elif name == "system":
-        session.set_system(argument or None)
-    elif name in ("undo", "retry"):
-        text = session.undo()
-        if text is None:
-            print(f"/{name}: there is no message", file=sys.stderr)
-        return text if name == "retry" else None
-    elif name == "save":
-        _save(session, argument)
-    else:
-        print(f"/{name}: unknown command; /help lists them, // begins a message with /", file=sys.stderr)
-    return None
-
-
-def _save(session: ChatSession, path: str) -> None:
-    if not path:
-        print("/save: no file name", file=sys.stderr)
-        return
-    try:
-        with Path(path).expanduser().open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"messages": session.messages}, ensure_ascii=False) + "\n")
-    except OSError as error:
-        print(f"/save: {path}: {error.strerror}", file=sys.stderr)
-    else:
-        print(f"saved to {path}", file=sys.stderr)
+def _shaded(text: str, probability: float) -> str:
+    color = next((color for bound, color in SHADES if probability < bound), None)
+    return text if color is None else f"\x1b[{color}m{text}\x1b[0m"
 
 
 def _messages(lines: Callable[[str], str | None]) -> Iterator[str]:
@@ -218,38 +211,57 @@ def _messages(lines: Callable[[str], str | None]) -> Iterator[str]:
     """
     while (line := lines(PROMPT)) is not None:
         parts = [line]
-        while parts[-1].endswith("\\") and (line := lines(CONTINUATION)) is not None:
-            parts[-1] = parts[-1][:-1]
-            parts.append(line)
+        if line.strip() == FENCE:
+            parts = []
+            while (line := lines(CONTINUATION)) is not None and line.strip() != FENCE:
+                parts.append(line)
+        else:
+            while parts[-1].endswith("\\") and (line := lines(CONTINUATION)) is not None:
+                parts[-1] = parts[-1][:-1]
+                parts.append(line)
         if message := "\n".join(parts).strip():
             yield message
 
 
-def _print_answer(session: ChatSession, text: str, sink: TextIO) -> None:
-    before = session.num_dropped_turns
-    try:
-        with closing(session.send(text)) as chunks:
-            for chunk in chunks:
-                print(chunk, end="", flush=True, file=sink)
-        print(file=sink, flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-    if session.num_dropped_turns > before:
-        print("[the context is full: the oldest turns were dropped]", file=sys.stderr)
+def _terminal_lines() -> Callable[[str], str | None]:
+    """Lines of a terminal, with arrow keys and a history that is kept. Ctrl-C clears the line, Ctrl-D ends the chat."""
+    with suppress(ImportError):  # missing on some platforms
+        _keep_history()
+
+    def next_line(prompt: str) -> str | None:
+        while True:
+            try:
+                return input(prompt)
+            except KeyboardInterrupt:
+                print()
+            except EOFError:
+                print()
+                return None
+
+    return next_line
 
 
-def _terminal_lines(prompt: str) -> str | None:
-    """A line of a terminal, with history and arrow keys. Ctrl-C clears the line, Ctrl-D ends the chat."""
-    with suppress(ImportError):
-        import readline  # noqa: F401  (used by input(); missing on some platforms)
-    while True:
-        try:
-            return input(prompt)
-        except KeyboardInterrupt:
-            print()
-        except EOFError:
-            print()
-            return None
+def _keep_history() -> None:
+    """Lines of earlier chats for the arrow keys, in a file that others cannot read."""
+    import atexit
+    import readline  # used by input()
+
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    file = state / "groundup" / "chat_history"
+    readline.set_history_length(HISTORY_LINES)
+    with suppress(OSError):  # a home that cannot be written has no history
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        readline.read_history_file(file)
+        atexit.register(_write_history, file)
+
+
+def _write_history(file: Path) -> None:
+    import readline
+
+    with suppress(OSError):
+        readline.write_history_file(file)
+        file.chmod(0o600)
 
 
 def _pipe_lines(source: TextIO) -> Callable[[str], str | None]:

@@ -1,0 +1,56 @@
+"""`groundup chat`: a conversation in the terminal."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundup.cli.model_check import open_for_writing
+from groundup.cli.options import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    KvBitsOption,
+    MaxTokensOption,
+    ModelArgument,
+    SeedOption,
+    TemperatureOption,
+    TopPOption,
+    VerifyOption,
+)
+
+
+def chat(
+    model: ModelArgument,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Continue the last conversation that /save wrote to this file.")
+    ] = None,
+    max_tokens: MaxTokensOption = 256,
+    temperature: TemperatureOption = 0.5,
+    top_p: TopPOption = 0.95,
+    seed: SeedOption = None,
+    kv_bits: KvBitsOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    adapter: AdapterOption = None,
+    verify: VerifyOption = True,
+) -> None:
+    """Chat with a model in the terminal, or answer one message a line from a pipe.
+
+    From a pipe, the exit code is 1 if a message or a command was refused.
+
+    Example: groundup chat runs/quickstart
+
+    Example: echo "Hello" | groundup chat runs/quickstart --system "Answer in one word."
+    """
+    from groundup.generate import SamplingParams
+    from groundup.generate.terminal_chat import chat as converse
+    from groundup.generate.terminal_chat import read_conversation
+
+    messages = [] if resume is None else read_conversation(resume)
+    network, tokenizer = open_for_writing(model, device, dtype, verify, adapter, kv_bits=kv_bits)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    if converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens, messages=messages):
+        sys.exit(1)
