@@ -123,7 +123,7 @@ def answers(model):
 STOP_IDS = {0, 1}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(arrivals=ARRIVALS, num_pages=st.integers(4, 9), max_batch=st.integers(1, 5), chunk=st.integers(2, 40))
 def test_any_arrivals_and_cancellations_in_any_budget(model, answers, arrivals, num_pages, max_batch, chunk):
     """Finished requests equal the plain loop, cancelled ones a prefix of it, and no page is lost."""

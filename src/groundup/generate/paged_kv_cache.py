@@ -208,15 +208,22 @@ class PagedBatch:
         return self._read(self._cache.keys, index, length, keys), self._read(self._cache.values, index, length, values)
 
     def _write(self, pages: Shaped[Tensor, "P L page G stored"], index: int, states: Float[Tensor, "B G T K"]) -> None:
+        """Store one vector a head and token. Pages are rows of a matrix here and below: that copies whole rows."""
+        num_layers = pages.shape[1]
         page, offset = self._slots
-        pages[page, index, offset] = self._cache.form.encode(states.transpose(1, 2), pages.dtype)
+        slots = (page * num_layers + index) * PAGE_SIZE + offset
+        stored = self._cache.form.encode(states.transpose(1, 2), pages.dtype)
+        pages.flatten(0, 2).index_copy_(0, slots.flatten(), stored.flatten(0, 1))
 
     def _read(
         self, pages: Shaped[Tensor, "P L page G stored"], index: int, length: int, like: Tensor
     ) -> Float[Tensor, "B G S K"]:
         """All keys or values of a layer, padded at the end to the longest sequence."""
-        rows = pages[:, index][self._table].flatten(1, 2)[:, :length]
-        return self._cache.form.decode(rows.transpose(1, 2), like.dtype)
+        num_rows, num_pages = self._table.shape
+        chosen = (self._table * pages.shape[1] + index).flatten()
+        found = pages.flatten(0, 1).flatten(1).index_select(0, chosen)
+        found = found.view(num_rows, num_pages * PAGE_SIZE, *pages.shape[3:])
+        return self._cache.form.decode(found[:, :length].transpose(1, 2), like.dtype)
 
     def states(self, layer: int) -> LayerStates:
         rows = [each.layer_states.get(layer) for each in self._sequences]
