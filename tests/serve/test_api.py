@@ -218,6 +218,18 @@ def test_a_faulty_request_does_not_disturb_the_others(model, tokenizer):
     refused(answers[2], 500, "invalid_logits")
 
 
+def test_a_prompt_that_does_not_fit_the_cache_disturbs_nobody(model, tokenizer):
+    with (
+        TestClient(create_app(model, tokenizer, name="tiny", cache_memory=20_000)) as client,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        answers = list(
+            pool.map(lambda size: complete(client, prompt="x" * size, max_tokens=10), [3, 4, 200, 5, 200, 6])
+        )
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 200, 400, 200]
+    assert "cache" in refused(answers[2], 400, "context_length_exceeded")
+
+
 def test_content_parts_and_developer_role(client):
     parts = [{"role": "developer", "content": "S"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     plain = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]

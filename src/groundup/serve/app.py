@@ -85,7 +85,7 @@ def create_app(
         model, max_batch=max_batch, cache_memory=cache_memory, variants=variants if adapters else None
     )
     thread = EngineThread(engine, max_waiting=max_waiting)
-    metrics = ServerMetrics(lambda: thread.running, lambda: thread.waiting)
+    metrics = ServerMetrics(lambda: thread.running, lambda: thread.waiting, lambda: thread.pages)
     models = [
         ServedModel(
             model=network,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar, cast
 
+from groundup.artifacts.errors import UserError
 from groundup.generate import BatchingEngine, Request, StepOutput
 from groundup.serve.api_error import ApiError
 
@@ -44,6 +45,11 @@ class EngineThread:
     @property
     def running(self) -> int:
         return self._engine.running
+
+    @property
+    def pages(self) -> int:
+        """Pages of keys and values that requests hold."""
+        return self._engine.pages_in_use
 
     @property
     def waiting(self) -> int:
@@ -158,9 +164,14 @@ class EngineThread:
                 return
 
     def _admit(self, stream: "OutputStream") -> None:
-        for request in stream.requests:
-            self._streams[request] = stream
-            self._engine.submit(request)
+        try:
+            for request in stream.requests:
+                self._streams[request] = stream
+                self._engine.submit(request)
+        except UserError as error:  # a prompt that fits the context, and not the cache
+            for request in stream.requests:
+                self._cancel_request(request)
+            stream.deliver(ApiError(400, error.message, code="context_length_exceeded"))
 
     def _cancel_request(self, request: Request) -> None:
         self._streams.pop(request, None)

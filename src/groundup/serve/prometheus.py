@@ -31,15 +31,16 @@ class ServerMetrics:
 
     Args:
         running, waiting: functions that return the numbers of running and queued requests.
+        pages: returns the number of pages of keys and values that requests hold.
     """
 
-    def __init__(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+    def __init__(self, running: Callable[[], int], waiting: Callable[[], int], pages: Callable[[], int]) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.request_seconds = LatencyHistogram()
         self.first_token_seconds = LatencyHistogram()
-        self._running, self._waiting = running, waiting
+        self._running, self._waiting, self._pages = running, waiting, pages
 
     def render(self) -> str:
         requests = [
@@ -52,6 +53,7 @@ class ServerMetrics:
             ("generated_tokens_total", "counter", "Generated tokens.", self.generated_tokens),
             ("requests_running", "gauge", "Requests in the batch.", self._running()),
             ("requests_waiting", "gauge", "Requests in the queue.", self._waiting()),
+            ("cache_pages_used", "gauge", "Pages of keys and values that requests hold.", self._pages()),
             ("request_seconds", "histogram", "Seconds from request to end of response.", self.request_seconds),
             ("first_token_seconds", "histogram", "Seconds from request to first token.", self.first_token_seconds),
         )
