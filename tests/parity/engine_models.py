@@ -78,6 +78,10 @@ FORMATS = {
     "compressed-tensors, 4 bits, act order": Format("compressed-tensors", QuantizationScheme(4, 64, True), act_order=True),
     "compressed-tensors, 4 bits, asymmetric": Format("compressed-tensors", QuantizationScheme(4, 64, False)),
     "compressed-tensors, 8 bits by channel": Format("compressed-tensors", QuantizationScheme(8, WHOLE_ROW, True)),
+    "compressed-tensors, 8 bits, inputs in 8 bits": Format(
+        "compressed-tensors", QuantizationScheme(8, WHOLE_ROW, True, input_bits=8)
+    ),
+    "compressed-tensors, float8": Format("compressed-tensors", QuantizationScheme(8, WHOLE_ROW, True, "float8")),
     "bitsandbytes, NF4": Format("bitsandbytes"),
     **{
         f"gguf, {dtype}": Format("gguf", dtype=dtype)

@@ -187,21 +187,17 @@ def test_experts_are_separate_layers(make_decoder, windows, tmp_path, name, knob
         assert torch.equal(found(windows).logits, model(windows).logits)
 
 
-def test_encoder_decoder(tmp_path):
+@pytest.mark.parametrize("format", ["gptq", "awq", "compressed-tensors"])
+def test_an_encoder_decoder_is_refused_in_formats_that_no_engine_opens(tmp_path, format):
     from groundup.model import build_model
     from groundup.recipe import ModelConfig
 
-    torch.manual_seed(0)
     config = ModelConfig(
-        architecture="encoder_decoder", vocab_size=96, hidden_size=32, num_layers=2, num_encoder_layers=2, num_heads=2,
-        intermediate_size=64, context_length=32, position_embedding="relative", tie_embeddings=True,
-        decoder_start_token_id=0, attention_scale=1.0,
+        architecture="encoder_decoder", vocab_size=96, hidden_size=32, num_layers=1, num_encoder_layers=1, num_heads=2,
+        intermediate_size=64, context_length=32, position_embedding="relative", decoder_start_token_id=0,
     )  # fmt: skip
     model = build_model(config).eval()
     quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
-    export_huggingface_quantized(model, None, tmp_path, format="compressed-tensors", dtype="float32")
-    found = load_huggingface_quantized(tmp_path)
-    tokens = torch.randint(0, 96, (2, 8))
-    with torch.no_grad():
-        expected = model(tokens, decoder_tokens=tokens).logits
-        torch.testing.assert_close(found(tokens, decoder_tokens=tokens).logits, expected)
+    with pytest.raises(UserError, match=f"encoder-decoder in {format} format") as refused:
+        export_huggingface_quantized(model, None, tmp_path, format=format, dtype="float32")
+    assert "bitsandbytes" in str(refused.value.hint)

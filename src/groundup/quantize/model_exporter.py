@@ -102,8 +102,6 @@ def export_model(
                     f"transformers 5 reads no experts in {format} format (it fills them with random numbers), but does in "
                     "compressed-tensors"
                 )
-            if getattr(model.config, "architecture", "") == "encoder_decoder":
-                notes.append(f"transformers does not open packed encoder-decoders in {format} format; groundup does")
         else:
             rounded = {
                 name: layer.packed_weight()

@@ -16,9 +16,12 @@ from groundup.interop.huggingface_model import DTYPES, write_config_files
 from groundup.interop.safetensors_files import cast_floating, write_safetensors
 from groundup.interop.weight_map import TensorMap
 from groundup.quantize.formats.bitsandbytes_format import NF4_CONFIG, nf4_tensors
-from groundup.quantize.formats.huggingface_folder import READ_BY_NAME, WEIGHT_SUFFIX
+from groundup.quantize.formats.packed_source import WEIGHT_SUFFIX
 from groundup.quantize.layers.nf4 import BLOCK, NF4Weight, quantize_nf4
 from groundup.tokenizer import Tokenizer
+
+READ_BY_NAME = {"t5": ".wo.weight", "mt5": ".wo.weight", "umt5": ".wo.weight"}
+"""Family -> end of the names of layers whose `weight` transformers reads itself: they stay in floating point."""
 
 
 def export_nf4(

@@ -33,9 +33,6 @@ from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized
 from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizedWeight, integer_scheme
 from groundup.tokenizer import Tokenizer
 
-READ_BY_NAME = {"t5": ".wo.weight", "mt5": ".wo.weight", "umt5": ".wo.weight"}
-"""Family -> end of the names of layers whose `weight` transformers reads itself: they stay in floating point."""
-
 
 def export_huggingface_quantized(
     model: nn.Module, tokenizer: Tokenizer | None, out: Path, *, format: str, dtype: str
@@ -54,21 +51,15 @@ def export_huggingface_quantized(
         )
     file_format = FORMATS[format]
     config, tensors = fold_scales(model)
-    if config.architecture == "encoder_decoder" and format == "gptq":
+    if config.architecture == "encoder_decoder":
         raise UserError(
-            "an encoder-decoder in GPTQ format, which transformers does not open",
-            hint="export --format compressed-tensors",
+            f"an encoder-decoder in {format} format, which no engine opens",
+            hint="export the float model: --format bitsandbytes, or gguf --dtype q4_k_m",
         )
     floats, weights = _native_tensors(model, tensors)
     weights = _one_scheme(weights)
     family = select_family(config)
     tensor_maps = list(family.weight_map(config, [*floats, *weights]))
-    if ending := READ_BY_NAME.get(family.name):
-        for name in [
-            n for tensor_map in tensor_maps if tensor_map.foreign[0].endswith(ending) for n in tensor_map.native
-        ]:
-            if name in weights:
-                floats[name] = weights.pop(name).dequantize()
     some = next(iter(weights.values()))
     if format != "compressed-tensors" and some.scheme != integer_scheme(some.scheme):
         what = "weights in float8" if some.scheme.values == "float8" else "inputs in 8 bits"
