@@ -87,6 +87,17 @@ def test_float_outputs_are_those_of_the_float_model(windows, architecture):
             layer.weight.data.zero_()
 
 
+def test_experts_without_tokens(make_decoder):
+    """In no step, or only in some."""
+    model = make_decoder(num_layers=1, moe={"num_experts": 4, "experts_per_token": 1, "intermediate_size": 32})
+    with torch.no_grad():
+        router = model.blocks[0].feed_forward.router.weight
+        router[1:3] = -router[0]
+    windows = torch.randint(0, 260, (3, 24), generator=torch.Generator().manual_seed(5))
+    settings = QuantizationSettings("autoround", QuantizationScheme(4, 32), rounding_steps=3)
+    assert len(quantize_model(model, settings, windows)) == 4 + 3 * 4
+
+
 def test_progress_of_each_step(decoder, windows):
     said = []
     calibration = next(iter_blocks(decoder, windows[:2], with_float_outputs=True))

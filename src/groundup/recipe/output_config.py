@@ -54,7 +54,7 @@ class QuantizeConfig(BaseConfig):
         True, "gptq: quantize the weights of the largest inputs first; files need no order of groups"
     )
     rounding_steps: int = knob(
-        50, "autoround: steps of signed gradient descent for each block, one calibration window each", ge=1
+        50, "autoround: steps of signed gradient descent for each block, with a calibration window each", ge=1
     )
     calibration_tokens: int = knob(32_768, "training tokens for calibration", ge=512)
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)

@@ -20,8 +20,14 @@ class Int8Linear(QuantizedLinear):
     """y = q(x) W^T + b, W and q(x) in 8 bits, on any device."""
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        rows = x.flatten(0, -2)
-        codes, scale = round_inputs(rows)
+        outputs = self._product(x.detach())
+        if torch.is_grad_enabled() and x.requires_grad:  # the gradient of the product without rounding
+            unrounded = super().forward(x)
+            return unrounded + (outputs - unrounded).detach()
+        return outputs
+
+    def _product(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        codes, scale = round_inputs(x.flatten(0, -2))
         weight = (self.packed ^ self.scheme.mid_code).view(torch.int8)  # code less the zero
         if x.device.type == "cpu":
             sums = torch._int_mm(codes.to(torch.int8), weight.T).float()

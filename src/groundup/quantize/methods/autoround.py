@@ -23,6 +23,8 @@ from torch import Tensor
 from groundup.quantize.calibration import BlockCalibration
 from groundup.quantize.quantization_grid import QuantizedWeight, split_groups
 
+STEP_TOKENS = 512
+"""Tokens of a step, at least: a window, or several short ones."""
 MAX_OFFSET, MAX_RANGE_CHANGE = 0.5, 0.1
 """Of V, in codes, and of m."""
 
@@ -60,19 +62,21 @@ def learn_rounding(
     """
     grids = {name: _LearnedGrid(start) for name, start in starts.items()}
     learned = [tensor for grid in grids.values() for tensor in (grid.offset, grid.change)]
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0)).tolist()
+    count = max(1, STEP_TOKENS // targets.shape[1])
+    batches = [slice(begin, begin + count) for begin in range(0, len(targets), count)]
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
     first = _mean_error(calibration, targets, {name: start.weight for name, start in starts.items()})
     for step in range(steps):
-        row = order[step % len(order)]
-        rows = slice(row, row + 1)
+        rows = batches[order[step % len(order)]]
         weights = {name: grid.weight().to(targets.dtype) for name, grid in grids.items()}
         outputs = calibration.run(rows, weights)
         loss = _error(outputs, targets[rows])
-        gradients = torch.autograd.grad(loss, learned)
+        gradients = torch.autograd.grad(loss, learned, allow_unused=True)  # experts without tokens
         rate = 1 - step / steps
         with torch.no_grad():
             for grid, of_offset, of_change in zip(grids.values(), gradients[::2], gradients[1::2], strict=True):
-                grid.step(of_offset, of_change, 2 * rate / steps)
+                if of_offset is not None:
+                    grid.step(of_offset, of_change, 2 * rate / steps)
         on_step(step, loss.item())
     found = {name: grid.rounded() for name, grid in grids.items()}
     last = _mean_error(calibration, targets, found)
