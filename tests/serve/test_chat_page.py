@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import threading
@@ -345,6 +346,41 @@ def test_phone_theme_and_names_of_controls(browser, address):
         .filter(one => !(one.ariaLabel || one.innerText.trim() || one.labels?.length)).map(one => one.outerHTML)"""
     assert page.locator("button, input, textarea, select").evaluate_all(unnamed) == []
     context.close()
+
+
+@pytest.mark.interop
+def test_axe_core_finds_nothing(browser, address):
+    """GROUNDUP_AXE: axe.min.js of the npm package axe-core."""
+    if not (script := os.environ.get("GROUNDUP_AXE")):
+        pytest.skip("GROUNDUP_AXE")
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+        page = context.new_page()
+        page.goto(address)
+        page.add_script_tag(path=script)
+
+        def check(page=page) -> None:
+            found = page.evaluate(
+                "axe.run().then(result => result.violations.map(each => [each.id, each.nodes.map(node => node.html)]))"
+            )
+            assert found == []
+
+        check()
+        scripted(
+            page,
+            "# Title\n\n| a | b |\n|--|--|\n| 1 | [x](https://example.org) |\n\n```python\nx = 1\n```\n\n> quoted `code`\n",
+        )
+        send(page, "hello")
+        check()
+        page.click("#open-settings")
+        check()
+        page.check("#probabilities")
+        page.click("#settings [type=submit]")
+        page.unroute("**/v1/chat/completions")
+        send(page, "again")
+        page.hover(".token >> nth=1")
+        check()
+        context.close()
 
 
 def test_libraries_are_the_published_files():

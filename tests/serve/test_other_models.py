@@ -11,6 +11,7 @@ from groundup.generate import GREEDY, embed_texts, generate_text
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.serve import create_app
+from groundup.serve.server import describe_offer
 
 SHAPE = {"vocab_size": 260, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
 
@@ -108,3 +109,10 @@ def test_an_encoder_decoder_answers_completions(translator, models, tokenizer):
     assert response.status_code == 400
     assert "an encoder-decoder, which turns one text into another" in response.json()["error"]["message"]
     assert len(embeddings(translator, input="x")["data"][0]["embedding"]) == 32
+
+
+def test_the_first_line_of_a_server_says_what_it_is_for(models, model, tokenizer, base_tokenizer):
+    assert describe_offer(models["encoder"], tokenizer, "URL") == "an encoder, embeddings at URL/v1/embeddings"
+    assert describe_offer(model, tokenizer, "URL").startswith("chat page URL/")
+    for writer, words in ((model, base_tokenizer), (models["encoder_decoder"], tokenizer)):
+        assert describe_offer(writer, words, "URL").startswith("page for completions URL/")

@@ -73,11 +73,8 @@ def serve(
         )  # fmt: skip
         url_host = f"[{host}]" if ":" in host else host
         address = f"{'http' if certificate is None else 'https'}://{url_host}:{listener.getsockname()[1]}"
-        print(
-            f"{', '.join((name, *(adapters or ())))} in {weight_dtype(model)}: chat page {address}/ · "
-            f"API {address}/v1 · Ctrl-C stops",
-            file=sys.stderr,
-        )
+        names, offer = ", ".join((name, *(adapters or ()))), describe_offer(model, tokenizer, address)
+        print(f"{names} in {weight_dtype(model)}: {offer} · Ctrl-C stops", file=sys.stderr)
         if not local and api_key is None:
             print(
                 "note: no API key is set: anyone who can reach this address can use the model (see --api-key)",
@@ -96,6 +93,14 @@ def serve(
             ssl_keyfile=certificate and certificate[1],
         )
         _Server(config, app).run(sockets=[listener])
+
+
+def describe_offer(model: GenerativeModel | Encoder, tokenizer: Tokenizer, address: str) -> str:
+    """What the server of a model is for, and where."""
+    if isinstance(model, Encoder):
+        return f"an encoder, embeddings at {address}/v1/embeddings"
+    chats = model.config.architecture == "decoder" and tokenizer.chat_template is not None
+    return f"{'chat page' if chats else 'page for completions'} {address}/ · API {address}/v1"
 
 
 class _Server(uvicorn.Server):

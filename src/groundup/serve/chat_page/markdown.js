@@ -19,10 +19,10 @@ function cells(row, cell) {
 }
 
 const HEADINGS = [
+  (content) => html`<h2>${content}</h2>`,
   (content) => html`<h3>${content}</h3>`,
   (content) => html`<h4>${content}</h4>`,
   (content) => html`<h5>${content}</h5>`,
-  (content) => html`<h6>${content}</h6>`,
 ];
 
 const ELEMENTS = {
