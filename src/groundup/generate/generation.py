@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.detokenizer import StreamDetokenizer
+from groundup.generate.native.decode_step import step_in_c
 from groundup.generate.sampling import SamplingParams
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import Decoder, Encoder, EncoderDecoder, KVCache, StaticKVCache
@@ -118,6 +119,8 @@ def next_token_logits(model: GenerativeModel, tokens: Sequence[Sequence[int]], c
     ids = torch.tensor(tokens, device=next(model.parameters()).device)
     if isinstance(model, EncoderDecoder):
         return model.decode(ids, cast(CrossAttentionCache, cache))[:, -1]
+    if (logits := step_in_c(model, ids, cache)) is not None:
+        return logits
     return model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
 
 

@@ -51,6 +51,10 @@ class PackedLinear(nn.Module):
         """The represented weight."""
         raise NotImplementedError
 
+    def native_matrix(self) -> Any:
+        """The matrix as compiled code reads it (generate/native); None where it has no such form."""
+        return None
+
     def read_rows(self, index: Int[Tensor, "..."]) -> Float[Tensor, "... in"]:
         """Rows of the represented weight, in `float_dtype`."""
         return self.dequantize(self.float_dtype)[index]

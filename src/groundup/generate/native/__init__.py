@@ -2,4 +2,5 @@
 
 native_library.py  compiling and loading
 native_matrix.py   matrices in the form that the C code reads, and products with them (matrix_product.h, thread_pool.h)
+decode_step.py     all blocks of a decoder in one call (decode_step.c)
 """

@@ -79,4 +79,5 @@ def native_library() -> ctypes.CDLL | None:
         return None
     numbers, pointer = ctypes.c_long, ctypes.c_void_p
     library.multiply.argtypes = [pointer, pointer, numbers, numbers, numbers, pointer, numbers, numbers]
+    library.decode_step.argtypes = [pointer, pointer, numbers, pointer]
     return library

@@ -1,0 +1,105 @@
+"""The step of a decoder in C against its modules, for the parts that it knows."""
+
+import pytest
+import torch
+
+from groundup.generate import GREEDY, generate, next_token_logits
+from groundup.generate.native import decode_step
+from groundup.generate.native.native_matrix import native_library
+from groundup.model import build_model
+from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
+from groundup.quantize.kernels.kernel_choice import use_kernels
+from groundup.recipe import ModelConfig
+
+pytestmark = pytest.mark.skipif(native_library() is None, reason="no C compiler")
+
+SIZES = {"vocab_size": 80, "hidden_size": 64, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2, "context_length": 160}
+VARIANTS = {
+    "llama": {},
+    "untied": {"tie_embeddings": False, "head_bias": True, "attention_bias": "qkv", "feed_forward_bias": True},
+    "qwen3": {"qk_norm": True, "head_dim": 32},
+    "gemma2": {
+        "norm_placement": "sandwich", "norm": "zero_centered_rmsnorm", "feed_forward": "geglu_tanh", "embedding_scale": 8.0,
+        "attention_softcap": 5.0, "logit_softcap": 3.0, "attention_pattern": ("local", "global"), "sliding_window": 7,
+    },
+    "olmo2": {"norm_placement": "sublayer_output", "feed_forward": "geglu"},
+    "granite": {"residual_scale": 0.3, "logit_scale": 0.2, "attention_scale": 0.1},
+    "partial": {"rotary_dim": 8, "rope_pattern": (True, False)},
+    "yarn": {"rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 40}},
+}  # fmt: skip
+
+
+def draw_model(**sizes):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig.model_validate(SIZES | sizes)).eval().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        weight.add_(0.1 * torch.randn_like(weight)) if "norm" in name or "bias" in name else weight.mul_(3)
+    return model
+
+
+def read_all(model, tokens, chunks, monkeypatch, rows=decode_step.MAX_ROWS):
+    """Logits after each chunk of the tokens."""
+    monkeypatch.setattr(decode_step, "MAX_ROWS", rows)
+    cache = model.new_cache(len(tokens), 150)
+    parts = torch.tensor(tokens).split(chunks, dim=1)
+    return torch.stack([next_token_logits(model, part.tolist(), cache) for part in parts])
+
+
+TOKENS = [[(7 * i + 3 * row) % 80 for i in range(90)] for row in range(2)]
+"""Two sequences, longer than the keys that are read at once."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_equal_those_of_the_modules(variant, monkeypatch):
+    model = draw_model(**VARIANTS[variant])
+    assert decode_step.find_step(model) is not None
+    expected = read_all(model, TOKENS, 15, monkeypatch, rows=0)
+    torch.testing.assert_close(read_all(model, TOKENS, 15, monkeypatch), expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+def test_a_row_depends_on_its_own_tokens_only(bits, monkeypatch):
+    """The same bits alone and in company, by one token at a time and by many."""
+    model = draw_model().to(torch.float32 if bits == 32 else torch.bfloat16)
+    if bits < 16:
+        quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(bits, 32)))
+        use_kernels(model)
+    assert decode_step.find_step(model) is not None
+    last = read_all(model, TOKENS, 15, monkeypatch)[-1]
+    for row in (0, 1):
+        for chunk in (1, 18, 30):
+            assert torch.equal(read_all(model, TOKENS[row : row + 1], chunk, monkeypatch)[-1, 0], last[row])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(read_all(model, TOKENS, 15, monkeypatch)[-1], last)
+    monkeypatch.undo()
+    error = (read_all(model, TOKENS, 15, monkeypatch, rows=0)[-1].float() - last).norm() / last.norm()
+    assert error < (1e-5 if bits == 32 else 0.03)
+
+
+def test_changed_weights_are_read_anew():
+    model = draw_model()
+    before = generate(model, [1, 2, 3], max_tokens=8, sampling=GREEDY)
+    model.blocks[0].attention_norm.weight.neg_()
+    model.head.weight.copy_(model.head.weight.flip(0))
+    after = generate(model, [1, 2, 3], max_tokens=8, sampling=GREEDY)
+    assert after != before
+    assert (
+        next_token_logits(model, [[1, 2, 3]], model.new_cache(1, 3)).argmax()
+        == model(torch.tensor([[1, 2, 3]])).logits[0, -1].argmax()
+    )
+
+
+def test_hooks_are_called():
+    model, called = draw_model(), []
+    model.blocks[1].register_forward_hook(lambda *_: called.append(1))
+    generate(model, [1, 2, 3], max_tokens=2)
+    assert called == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"norm": "layernorm"}, {"feed_forward": "gelu"}, {"qk_norm": True, "qk_norm_type": "unweighted"}], ids=str
+)
+def test_other_models_run_module_by_module(sizes):
+    model = draw_model(**sizes)
+    assert decode_step.find_step(model) is None
+    assert len(generate(model, [1, 2, 3], max_tokens=3)) == 3
