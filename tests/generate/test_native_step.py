@@ -1,5 +1,7 @@
 """The step of a decoder in C against its modules, for the parts that it knows."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,9 +31,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def draw_model(**sizes):
+def draw_model(**sizes) -> Any:
     torch.manual_seed(0)
-    model = build_model(ModelConfig.model_validate(SIZES | sizes)).eval().requires_grad_(False)
+    model: Any = build_model(ModelConfig.model_validate(SIZES | sizes)).eval().requires_grad_(False)
     for name, weight in model.named_parameters():
         weight.add_(0.1 * torch.randn_like(weight)) if "norm" in name or "bias" in name else weight.mul_(3)
     return model

@@ -109,8 +109,9 @@ class DecoderStep:
 
     def read_block(self, model: Decoder, layer: int) -> BlockWeights:
         block: Any = model.blocks[layer]
+        _require(type(block) in BLOCKS)
         attention, feed_forward = block.attention, block.feed_forward
-        _require(type(block) in BLOCKS and type(attention) is Attention and type(feed_forward) is GatedFeedForward)
+        _require(type(attention) is Attention and type(feed_forward) is GatedFeedForward)
         _require(
             attention.gate_proj is None and attention.split is split_and_norm and not attention.norm_after_rotation
         )
