@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.generate import GREEDY, generate, next_token_logits
+from groundup.generate import GREEDY, BatchingEngine, generate, next_token_logits
 from groundup.generate.native import decode_step
 from groundup.generate.native.native_matrix import native_library
 from groundup.model import build_model
@@ -76,6 +76,23 @@ def test_a_row_depends_on_its_own_tokens_only(bits, monkeypatch):
     monkeypatch.undo()
     error = (read_all(model, TOKENS, 15, monkeypatch, rows=0)[-1].float() - last).norm() / last.norm()
     assert error < (1e-5 if bits == 32 else 0.03)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_engine_gives_the_same_bits(dtype):
+    model = draw_model().to(dtype)
+    engine = BatchingEngine(model)
+    cache = engine.cache
+    sequences = [cache.begin(row) for row in TOKENS]
+    for sequence in sequences:
+        assert cache.reserve(sequence, 90)
+    together = [
+        next_token_logits(model, [row[i : i + 15] for row in TOKENS], cache.batch(sequences)) for i in range(0, 90, 15)
+    ]
+    alone = model.new_cache(1, 90)
+    for begin in range(0, 90, 30):
+        expected = next_token_logits(model, [TOKENS[1][begin : begin + 30]], alone)
+    assert torch.equal(together[-1][1], expected[0])
 
 
 def test_changed_weights_are_read_anew():

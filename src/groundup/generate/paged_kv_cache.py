@@ -18,7 +18,7 @@ from groundup.generate.page_pool import NULL_PAGE, PagePool, page_key
 from groundup.model import StaticKVCache
 from groundup.model.attention import CrossKeyValues
 from groundup.model.attention_mask import AttentionMask, build_mask
-from groundup.model.kv_cache import LayerStates, cache_widths
+from groundup.model.kv_cache import KeyPages, LayerStates, cache_widths
 from groundup.recipe import ModelConfig
 
 PAGE_SIZE = 16
@@ -188,6 +188,15 @@ class PagedBatch:
         self._slots = self._table.gather(1, positions // PAGE_SIZE), positions % PAGE_SIZE
         self._positions = positions[0] if len(rows) == 1 else positions
         return self._positions
+
+    def pages(self, num_tokens: int) -> KeyPages | None:
+        """Where the sequences lie, with the pages that so many tokens more need; None where they are stored in another form."""
+        cache = self._cache
+        if cache.form is not StaticKVCache:
+            return None
+        strides = tuple(cache.keys.stride(dim) for dim in (0, 1, 3, 2))
+        tables = [each.pages for each in self._sequences]
+        return KeyPages(cache, cache.keys, cache.values, PAGE_SIZE, strides, tables, list(self._lengths))  # type: ignore[arg-type]
 
     def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
         if len(self._sequences) == 1:

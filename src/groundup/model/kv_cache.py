@@ -1,6 +1,6 @@
 """Key/value caches: the interface that the decoder uses, and a preallocated cache for one batch."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -12,6 +12,26 @@ from groundup.recipe import ModelConfig
 
 LayerStates = tuple[Tensor, Tensor] | tuple[None, None]
 """Of a state-space layer: (B W C) and (B H K N)."""
+
+
+class KeyPages(NamedTuple):
+    """Where keys and values of some sequences lie: in pages of equal size, for code that computes addresses itself.
+
+    Attributes:
+        owner: what lives as long as the memory.
+        size: tokens of a page.
+        strides: from page to page, layer to layer, head to head and token to token, in numbers.
+        tables: the pages of each sequence, in the order of its tokens.
+        lengths: tokens of each sequence so far.
+    """
+
+    owner: Any
+    keys: Tensor
+    values: Tensor
+    size: int
+    strides: tuple[int, int, int, int]
+    tables: list[list[int]]
+    lengths: list[int]
 
 
 @runtime_checkable
@@ -92,6 +112,16 @@ class StaticKVCache:
                 hint="max_length counts prompt and answer: model.new_cache(batch_size, max_length)",
             )
         return torch.arange(self.length, end, device=self.keys.device)
+
+    def pages(self, num_tokens: int) -> KeyPages | None:
+        """One page a sequence, with room for so many tokens more; None where they are stored in another form."""
+        if type(self) is not StaticKVCache:
+            return None
+        self.positions(num_tokens)
+        batch, length = self.keys.shape[1], self.keys.shape[3]
+        strides = tuple(self.keys.stride(dim) for dim in (1, 0, 2, 3))
+        tables, lengths = [[row] for row in range(batch)], [self.length] * batch
+        return KeyPages(self, self.keys, self.values, length, strides, tables, lengths)  # type: ignore[arg-type]
 
     def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
         return build_mask(num_tokens, self.length + num_tokens, self.keys.device, causal=True, window=window)

@@ -30,9 +30,9 @@ typedef struct {
 
 typedef struct {
     long rows, threads, is_float; /* is_float: keys and values in float32, else bfloat16 */
-    long block_stride, head_stride, token_stride;
-    const int64_t *tokens, *positions;
-    void *const *keys, *const *values; /* of each row's sequence: block 0, head 0, token 0 */
+    long page_size, table_width, page_stride, block_stride, head_stride, token_stride; /* strides in numbers */
+    const int64_t *tokens, *positions, *sequences, *tables; /* tables (sequences, width): pages in the order of tokens */
+    void *keys, *values;
 } step_input;
 
 /* Numbers of a step; (rows, width) each. */
@@ -106,6 +106,13 @@ static void rotate_head(const step_state *s, float *head, long position) {
     }
 }
 
+/* Where keys and values of a token begin. */
+static inline long locate(const step_state *s, long row, long head, long position) {
+    const step_input *in = s->input;
+    const long page = in->tables[in->sequences[row] * in->table_width + position / in->page_size];
+    return page * in->page_stride + s->index * in->block_stride + head * in->head_stride + position % in->page_size * in->token_stride;
+}
+
 static void store(const step_state *s, void *to, long at, const float *from, long count) {
     if (s->input->is_float) memcpy((float *)to + at, from, sizeof(float) * count);
     else
@@ -134,9 +141,9 @@ static void place_row(void *context, long row) {
         if (s->block->frequencies) rotate_head(s, x, position);
     }
     for (long head = 0; head < w->kv_heads; head++) {
-        const long at = s->index * in->block_stride + head * in->head_stride + position * in->token_stride;
-        store(s, in->keys[row], at, s->key + (row * w->kv_heads + head) * width, width);
-        store(s, in->values[row], at, s->value + (row * w->kv_heads + head) * width, width);
+        const long at = locate(s, row, head, position);
+        store(s, in->keys, at, s->key + (row * w->kv_heads + head) * width, width);
+        store(s, in->values, at, s->value + (row * w->kv_heads + head) * width, width);
     }
 }
 
@@ -147,8 +154,8 @@ static void attend(void *context, long item) {
     const step_input *in = s->input;
     const long row = item / w->kv_heads, kv_head = item % w->kv_heads, width = w->head_dim, shared = w->heads / w->kv_heads;
     const long end = in->positions[row] + 1, window = s->block->window;
-    const long base = s->index * in->block_stride + kv_head * in->head_stride;
     float buffer[MAX_HEAD], scores[KEYS_AT_ONCE];
+    long places[KEYS_AT_ONCE];
     for (long head = kv_head * shared; head < (kv_head + 1) * shared; head++) {
         const float *query = s->query + (row * w->heads + head) * width;
         float *out = s->attended + (row * w->heads + head) * width, best = -INFINITY, total = 0;
@@ -157,7 +164,9 @@ static void attend(void *context, long item) {
             const long count = end - begin < KEYS_AT_ONCE ? end - begin : KEYS_AT_ONCE;
             float largest = best;
             for (long i = 0; i < count; i++) {
-                scores[i] = w->score_scale * dot(query, load(s, in->keys[row], base + (begin + i) * in->token_stride, buffer, width), width);
+                const int same_page = i && (begin + i) % in->page_size;
+                places[i] = same_page ? places[i - 1] + in->token_stride : locate(s, row, kv_head, begin + i);
+                scores[i] = w->score_scale * dot(query, load(s, in->keys, places[i], buffer, width), width);
                 if (w->score_cap > 0) scores[i] = w->score_cap * tanhf(scores[i] / w->score_cap);
                 if (scores[i] > largest) largest = scores[i];
             }
@@ -165,7 +174,7 @@ static void attend(void *context, long item) {
             best = largest, total *= factor;
             for (long k = 0; k < width; k++) out[k] *= factor;
             for (long i = 0; i < count; i++) {
-                const float *value = load(s, in->values[row], base + (begin + i) * in->token_stride, buffer, width);
+                const float *value = load(s, in->values, places[i], buffer, width);
                 const float share = exponential(scores[i] - best);
                 total += share;
                 for (long k = 0; k < width; k++) out[k] += share * value[k];

@@ -5,7 +5,6 @@ and models with adapters or hooks, run module by module: `next_token_logits` in 
 """
 
 import ctypes
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,13 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.generate.native.native_matrix import NativeMatrix, float_matrix, native_library
+from groundup.generate.native.native_matrix import FLOAT_KINDS, NativeMatrix, float_matrix, native_library
+from groundup.generate.paged_kv_cache import PagedBatch
 from groundup.model import Decoder, KVCache, StaticKVCache
 from groundup.model.attention import Attention, sdpa_attention, softcap_attention, split_and_norm
 from groundup.model.block import PreNormBlock, SandwichBlock, SublayerOutputBlock
 from groundup.model.embedding import Embedding, PassThrough, Scale, check_tokens
 from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.frozen_linear import PackedLinear
+from groundup.model.kv_cache import KeyPages
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.model.position_encoding import RotaryPositionEncoding
 from groundup.model.rope import RotaryEmbedding, no_rotation
@@ -32,6 +33,8 @@ MAX_HEAD_DIM = 256
 BLOCKS = (PreNormBlock, SandwichBlock, SublayerOutputBlock)
 NORM_NAMES = ("attention_norm", "attention_post_norm", "feed_forward_norm", "feed_forward_post_norm")
 ACTIVATIONS = {"swiglu": 0, "geglu": 1, "geglu_tanh": 2}
+
+STRIDES = ("page_stride", "block_stride", "head_stride", "token_stride")
 
 _number, _pointer, _float = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
 
@@ -76,8 +79,8 @@ class StepInput(ctypes.Structure):
     """`step_input` of decode_step.c."""
 
     _fields_ = (
-        *((name, _number) for name in ("rows", "threads", "is_float", "block_stride", "head_stride", "token_stride")),
-        *((name, _pointer) for name in ("tokens", "positions", "keys", "values")),
+        *((name, _number) for name in ("rows", "threads", "is_float", "page_size", "table_width", *STRIDES)),
+        *((name, _pointer) for name in ("tokens", "positions", "sequences", "tables", "keys", "values")),
     )
 
 
@@ -165,31 +168,30 @@ class DecoderStep:
         self.kept.append(x)
         return x.data_ptr()
 
-    def run(
-        self, tokens: Int[Tensor, " R"], positions: Int[Tensor, " R"], rows: Sequence[tuple[int, int]], strides: Sequence[int],
-        is_float: bool, wanted: int,
-    ) -> Float[Tensor, "wanted V"]:  # fmt: skip
-        """Logits, in float32, of the last `wanted` rows.
-
-        rows: the addresses of the first key and the first value of each row's sequence, of block 0 and head 0.
-        strides: from block to block, head to head, token to token, in numbers.
-        """
+    def run(self, tokens: Int[Tensor, "B T"], pages: KeyPages) -> Float[Tensor, "B V"]:
+        """Logits, in float32, of the token after each row; keys and values are written to the pages."""
         library = native_library()
         assert library is not None
-        keys, values = ((_pointer * len(rows))(*each) for each in zip(*rows, strict=True))
+        batch, length = tokens.shape
+        sequences = torch.arange(batch)[:, None].expand(batch, length)
+        positions = torch.tensor(pages.lengths)[:, None] + torch.arange(length)
+        # rows of which logits are wanted come last
+        rows = [torch.cat([each[:, :-1].reshape(-1), each[:, -1]]) for each in (tokens, positions, sequences)]
+        width = max(map(len, pages.tables))
+        tables = torch.tensor([[*table, *[0] * (width - len(table))] for table in pages.tables])
         given = StepInput(
-            len(rows), torch.get_num_threads(), is_float, *strides,
-            tokens.data_ptr(), positions.data_ptr(), ctypes.addressof(keys), ctypes.addressof(values),
+            tokens.numel(), torch.get_num_threads(), pages.keys.dtype is torch.float32, pages.size, width, *pages.strides,
+            *(each.data_ptr() for each in (*rows, tables, pages.keys, pages.values)),
         )  # fmt: skip
-        logits = torch.empty(wanted, self.weights.head.rows)
-        if library.decode_step(ctypes.byref(self.weights), ctypes.byref(given), wanted, logits.data_ptr()):
+        logits = torch.empty(batch, self.weights.head.rows)
+        if library.decode_step(ctypes.byref(self.weights), ctypes.byref(given), batch, logits.data_ptr()):
             raise MemoryError("no memory for a decoding step")
         return logits
 
 
 _steps: WeakKeyDictionary[nn.Module, tuple[Any, DecoderStep | None]] = WeakKeyDictionary()
 """Of each model, with the state of its weights."""
-_checked: WeakKeyDictionary[KVCache, DecoderStep | None] = WeakKeyDictionary()
+_checked: WeakKeyDictionary[Any, tuple[nn.Module, DecoderStep | None]] = WeakKeyDictionary()
 """Of each cache: weights do not change while a text is generated."""
 
 
@@ -198,29 +200,18 @@ def step_in_c(model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache) -> F
 
     None where the C code does not know the model or the cache, or where the tokens are too many.
     """
-    if type(cache) is not StaticKVCache or tokens.numel() > MAX_ROWS or native_library() is None:
+    pages = cache.pages(tokens.shape[1]) if isinstance(cache, StaticKVCache | PagedBatch) else None
+    if pages is None or tokens.numel() > MAX_ROWS or native_library() is None:
         return None
-    if cache not in _checked:
-        _checked[cache] = find_step(model)
-    step = _checked[cache]
-    if step is None or cache.keys.dtype not in (torch.float32, torch.bfloat16) or cache.keys.device.type != "cpu":
+    found = _checked.get(pages.owner)
+    if found is None or found[0] is not model:
+        found = _checked[pages.owner] = (model, find_step(model))
+    step = found[1]
+    if step is None or pages.keys.dtype not in FLOAT_KINDS or pages.keys.device.type != "cpu":
         return None
-    check_tokens(tokens, step.config, cache.length)
-    batch, length = tokens.shape
-    positions = cache.positions(length).repeat(batch, 1)
-    if length > 1:  # rows of which logits are wanted come last
-        tokens, positions = (torch.cat([each[:, :-1].reshape(-1), each[:, -1]]) for each in (tokens, positions))
-    size, stride = cache.keys.element_size(), cache.keys.stride(1)
-    bases = [
-        (cache.keys.data_ptr() + size * stride * b, cache.values.data_ptr() + size * stride * b) for b in range(batch)
-    ]
-    rows = [base for base in bases for _ in range(length - 1)] + bases
-    strides = (cache.keys.stride(0), cache.keys.stride(2), cache.keys.stride(3))
-    logits = step.run(
-        tokens.reshape(-1).contiguous(), positions.reshape(-1).contiguous(), rows, strides,
-        cache.keys.dtype is torch.float32, batch,
-    )  # fmt: skip
-    cache.advance(length)
+    check_tokens(tokens, step.config, max(pages.lengths))
+    logits = step.run(tokens, pages)
+    cache.advance(tokens.shape[1])
     return logits
 
 
