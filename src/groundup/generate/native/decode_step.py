@@ -217,9 +217,7 @@ def step_in_c(model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache) -> F
 
 def find_step(model: nn.Module) -> DecoderStep | None:
     """The weights of a model for the C code, read anew if they have changed; None where it does not know a part of it."""
-    if torch.is_autocast_enabled("cpu") or any(
-        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
-    ):
+    if torch.is_autocast_enabled("cpu") or any(map(_is_altered, model.modules())):
         return None
     tensors = [*model.parameters(), *model.buffers()]
     state = [(each.data_ptr(), None if each.is_inference() else each._version) for each in tensors if not each.is_meta]
@@ -230,6 +228,13 @@ def find_step(model: nn.Module) -> DecoderStep | None:
         except UnknownPartError:
             found = _steps[model] = (state, None)
     return found[1]
+
+
+def _is_altered(module: nn.Module) -> bool:
+    """Whether a module has hooks, or functions of its own in place of its class's."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or vars(module).keys() & {"forward", "hidden_states"}
+    )
 
 
 def _require(known: bool) -> None:
