@@ -163,7 +163,7 @@ def test_engine_works_after_a_failed_step(model, monkeypatch):
     engine.submit(Request([1, 2], 4, GREEDY))
     engine.step()
     with monkeypatch.context() as broken:
-        broken.setattr(model, "hidden_states", lambda tokens, cache: 1 / 0)
+        broken.setattr(engine.cache, "batch", lambda rows: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.step()
     engine.clear()

@@ -116,7 +116,15 @@ def test_hooks_are_called():
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"norm": "layernorm"}, {"feed_forward": "gelu"}, {"qk_norm": True, "qk_norm_type": "unweighted"}], ids=str
+    "sizes",
+    [
+        {"norm": "layernorm"},
+        {"feed_forward": "gelu"},
+        {"position_embedding": "alibi"},
+        {"position_embedding": "learned"},
+        {"qk_norm": True, "qk_norm_type": "unweighted"},
+    ],
+    ids=str,
 )
 def test_other_models_run_module_by_module(sizes):
     model = draw_model(**sizes)

@@ -92,6 +92,7 @@ class DecoderStep:
         _require(type(model) is Decoder)
         config = self.config = model.config
         self.kept: list[Any] = []
+        _require(config.position_embedding == "rope")
         _require(config.feed_forward in ACTIVATIONS and config.head_dim <= MAX_HEAD_DIM and not config.attention_sinks)
         _require(type(model.embedding) is Embedding and isinstance(model.embedding.positions, PassThrough))
         _require(isinstance(model.embedding.norm, PassThrough) and isinstance(model.embedding.projection, PassThrough))
