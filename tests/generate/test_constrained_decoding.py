@@ -1,8 +1,10 @@
 """Constrained decoding: every text is one of the grammar, whatever the model, the tokenizer and the way to decode."""
 
+import doctest
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -195,3 +197,10 @@ def test_a_tokenizer_whose_tokens_do_not_spell_texts_is_refused():
     backend.decoder = decoders.WordPiece()
     with pytest.raises(UserError, match="do not spell texts byte by byte"):
         GrammarCompiler(Tokenizer(backend)).regex("a")
+
+
+def test_examples_of_the_book_run():
+    book = Path(__file__).parents[2] / "book" / "sampling.md"
+    result = doctest.testfile(str(book), module_relative=False)
+    assert result.attempted > 5
+    assert not result.failed

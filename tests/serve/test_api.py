@@ -206,6 +206,44 @@ def test_logprobs_end_before_a_stop_string(client):
     assert told == stopped["logprobs"]["tokens"]
 
 
+def test_echo_and_logprobs_of_the_prompt(client, model, tokenizer):
+    ids = tokenizer.encode("hello")
+    scores = model(torch.tensor([ids])).logits[0].detach().log_softmax(-1)
+    (alone,) = complete(client, max_tokens=0, echo=True, logprobs=2).json()["choices"]
+    told = alone["logprobs"]
+    assert (alone["text"], alone["finish_reason"]) == ("hello", "length")
+    assert told["tokens"] == [*"hello"]
+    assert told["token_logprobs"][0] is None
+    assert told["token_logprobs"][1:] == pytest.approx(
+        scores[torch.arange(4), torch.tensor(ids[1:])].tolist(), abs=1e-4
+    )
+    assert all(len(top) == 2 for top in told["top_logprobs"][1:])
+    body = complete(client, max_tokens=5, echo=True, logprobs=0, **GREEDILY).json()
+    (plain,) = complete(client, max_tokens=5, logprobs=0, **GREEDILY).json()["choices"]
+    (both,) = body["choices"]
+    assert both["text"] == "hello" + plain["text"]
+    assert both["logprobs"]["token_logprobs"] == told["token_logprobs"] + plain["logprobs"]["token_logprobs"]
+    assert both["logprobs"]["text_offset"][5:] == [5 + offset for offset in plain["logprobs"]["text_offset"]]
+    assert body["usage"]["completion_tokens"] == 5
+    streamed = events(complete(client, max_tokens=5, echo=True, stream=True, **GREEDILY))
+    assert "".join(part["choices"][0]["text"] for part in streamed) == both["text"]
+
+
+def test_best_of_returns_the_most_likely(client):
+    fields = {"max_tokens": 6, "seed": 3, "temperature": 1.5, "prompt": ["hello", "you"]}
+    every = complete(client, n=4, logprobs=0, **fields).json()["choices"]
+    body = complete(client, n=2, best_of=4, **fields).json()
+    for prompt in range(2):
+        candidates = every[4 * prompt : 4 * prompt + 4]
+        ranked = sorted(candidates, key=lambda each: -sum(each["logprobs"]["token_logprobs"]) / 6)
+        assert [each["text"] for each in body["choices"][2 * prompt : 2 * prompt + 2]] == [
+            each["text"] for each in ranked[:2]
+        ]
+    assert [each["index"] for each in body["choices"]] == [0, 1, 2, 3]
+    assert body["choices"][0]["logprobs"] is None
+    assert body["usage"]["completion_tokens"] == 48
+
+
 def test_a_faulty_request_does_not_disturb_the_others(model, tokenizer):
     """Logits that are no numbers, of one row."""
     network, bad = Decoder(model.config.model_copy(update={"tie_embeddings": False})).eval(), tokenizer.encode("~")[0]
@@ -297,7 +335,8 @@ def refused(response, status: int, code: str | None = None, param: str | None = 
         ({"stream": "yes"}, "stream"),
         ({"n": 0}, "n"),
         ({"n": 65}, "n"),
-        ({"best_of": 2}, "best_of"),
+        ({"best_of": 2, "n": 3}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"260": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),

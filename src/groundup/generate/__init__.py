@@ -6,6 +6,7 @@
     sequence_sampler.py the tokens of one sequence: random generator, tokens so far, place in a grammar
     generation.py       generation with a key/value cache, and without; from tokens or from text
     speculative_decoding.py  several proposed tokens in one forward pass: a draft model, prompt lookup
+    prompt_logprobs.py  log-probabilities of the tokens of a prompt
     target_language.py  the language of a translation
     beam_search.py      the most likely text: translations, summaries
     detokenizer.py      tokens to text, incrementally; stop strings
@@ -40,6 +41,7 @@ from groundup.generate.generation import (
     stream_text,
     stream_tokens,
 )
+from groundup.generate.prompt_logprobs import score_prompt
 from groundup.generate.quantized_kv_cache import use_kv_bits
 from groundup.generate.request import Request, StepOutput
 from groundup.generate.reward_model import RewardModel, score_answers
@@ -87,6 +89,7 @@ __all__ = [
     "next_token_logits",
     "sample_token",
     "score_answers",
+    "score_prompt",
     "set_target_language",
     "speculative_tokens",
     "stream_text",

@@ -251,7 +251,7 @@ def sample_token(
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
-def log_probabilities(logits: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
+def log_probabilities(logits: Float[Tensor, "... V"]) -> Float[Tensor, "... V"]:
     """Log-softmax of the logits in nats, before temperature and filters; on the CPU in float32."""
     return logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
 

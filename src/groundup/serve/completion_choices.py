@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 from groundup.generate import Request, StepOutput, StreamDetokenizer
+from groundup.generate.prompt_logprobs import TokenScore
 from groundup.serve.api_error import ApiError
 from groundup.serve.engine_thread import OutputStream
 from groundup.serve.prometheus import ServerMetrics
@@ -13,18 +14,33 @@ from groundup.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A generated token and its log-probability in nats.
+    """A token and its log-probability in nats.
 
     Attributes:
         content: its bytes, perhaps a part of a character.
+        logprob: None of the first token of a prompt.
         offset: position of its text in the choice's text.
         top_logprobs: bytes and log-probabilities of the most likely tokens at its position.
     """
 
     content: bytes
-    logprob: float
+    logprob: float | None
     offset: int
     top_logprobs: list[tuple[bytes, float]]
+
+
+@dataclass(frozen=True)
+class EchoedPrompt:
+    """A prompt that begins the text of its choices (`echo`).
+
+    Attributes:
+        scores: of each token but the first, as of `score_prompt`; None: no log-probabilities are wanted.
+        alone: nothing is generated after it.
+    """
+
+    ids: Sequence[int]
+    scores: Sequence[TokenScore] | None
+    alone: bool
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class CompletionChoice:
         stop: strings that end the text.
         context: tokens that the text continues.
         visible: special tokens whose text is kept.
+        echo: the prompt, if it begins the text.
+        with_logprobs: the engine's log-probabilities are part of the choice; else they only serve to choose the best.
     """
 
     def __init__(
@@ -55,6 +73,8 @@ class CompletionChoice:
         stop: Sequence[str],
         context: Sequence[int],
         visible: Collection[int] = (),
+        echo: EchoedPrompt | None = None,
+        with_logprobs: bool = True,
     ):
         self.index = index
         self.request = request
@@ -65,15 +85,25 @@ class CompletionChoice:
         self._held_back: list[TokenLogprob] = []  # of tokens whose text is not sent yet, or is a stop string
         self._tokenizer = tokenizer
         self._stream = StreamDetokenizer(tokenizer, context, stop, visible)
+        self._with_logprobs = with_logprobs
+        self._alone = echo is not None and echo.alone
+        if echo is not None:
+            self._echo(echo)
+        self._begin = len(self.text)
+        self._total = 0.0
 
     def add_output(self, output: StepOutput) -> ChoiceDelta:
         """Append one engine output."""
         text = ""
+        if self._alone:
+            self.finish_reason = "length"
+            return ChoiceDelta(self.index, "", [], self.finish_reason)
         if output.token is not None:
             self.num_tokens += 1
-            begin = self._stream.num_decoded
+            self._total += output.logprob or 0.0
+            begin = self._begin + self._stream.num_decoded
             text = self._stream.push(output.token)
-            if output.logprob is not None:
+            if output.logprob is not None and self._with_logprobs:
                 top_logprobs = [(self._token_bytes(id), logprob) for id, logprob in output.top_logprobs]
                 content = self._token_bytes(output.token)
                 self._held_back.append(TokenLogprob(content, output.logprob, begin, top_logprobs))
@@ -84,6 +114,27 @@ class CompletionChoice:
         logprobs = self._sent_logprobs()
         self.logprobs += logprobs
         return ChoiceDelta(self.index, text, logprobs, self.finish_reason)
+
+    @property
+    def mean_logprob(self) -> float:
+        """The log-probability per generated token, by which `best_of` chooses."""
+        return self._total / max(self.num_tokens, 1)
+
+    def echoed(self) -> ChoiceDelta | None:
+        """The prompt, if it begins the text."""
+        return ChoiceDelta(self.index, self.text, list(self.logprobs), None) if self.text or self.logprobs else None
+
+    def _echo(self, prompt: EchoedPrompt) -> None:
+        """Begin the text with a prompt; special tokens that the tokenizer adds to it have no text."""
+        stream = StreamDetokenizer(self._tokenizer)
+        for place, id in enumerate(prompt.ids):
+            begin = stream.num_decoded
+            self.text += stream.push(id)
+            if prompt.scores is not None:
+                logprob, top = prompt.scores[place - 1] if place else (None, [])
+                top_logprobs = [(self._token_bytes(each), score) for each, score in top]
+                self.logprobs.append(TokenLogprob(self._token_bytes(id), logprob, begin, top_logprobs))
+        self.text += stream.finish()
 
     def _sent_logprobs(self) -> list[TokenLogprob]:
         """The log-probabilities of tokens whose text was sent; at a stop token or at the limit, of all."""
@@ -103,11 +154,17 @@ class CompletionChoices:
     stream: OutputStream
     choices: list[CompletionChoice]
     metrics: ServerMetrics
+    candidates: int | None = None
+    """Choices of a prompt of which the most likely ones are kept; None: all are."""
+    kept: int = 1
     started: float = field(default_factory=time.perf_counter)
 
     async def deltas(self) -> AsyncIterator[ChoiceDelta]:
         """Deltas of all choices in order of arrival, until all are finished. Raises ApiError when the model fails."""
         by_request = {choice.request: choice for choice in self.choices}
+        for choice in self.choices:
+            if (delta := choice.echoed()) is not None:
+                yield delta
         first = True
         while by_request:
             output = await self.stream.next()
@@ -124,7 +181,20 @@ class CompletionChoices:
                 del by_request[choice.request]
             yield delta
 
+    def best(self) -> list[CompletionChoice]:
+        """The choices of the response: of each prompt's candidates the `kept` with the highest log-probability per token."""
+        if self.candidates is None:
+            return self.choices
+        groups = [self.choices[i : i + self.candidates] for i in range(0, len(self.choices), self.candidates)]
+        ranked = [sorted(group, key=lambda each: -each.mean_logprob)[: self.kept] for group in groups]
+        found = [choice for group in ranked for choice in group]
+        for index, choice in enumerate(found):
+            choice.index = index
+        return found
+
     def usage(self) -> dict[str, int]:
         prompt = sum(len(choice.request.prompt_ids) for choice in self.choices)
-        generated = sum(choice.num_tokens for choice in self.choices)
+        generated = sum(
+            choice.num_tokens for choice in self.choices
+        )  # candidates of best_of that are not returned, too
         return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}

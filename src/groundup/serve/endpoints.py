@@ -68,10 +68,14 @@ class Endpoints:
         model = self._named(body.model)
         model.refuse_encoder()
         prompts = await model.text_ids(body.prompts)
-        max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if model.is_decoder else model.max_tokens)
+        default = DEFAULT_COMPLETION_TOKENS if model.is_decoder else model.max_tokens
+        max_tokens = default if body.max_tokens is None else max(body.max_tokens, 1)
         form = body.structured_outputs
         grammar = await model.grammar(None if form is None else structured_grammar(form), "structured_outputs")
-        choices = model.submit(body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar)
+        echoes = await model.echoes(prompts, body.logprobs, alone=body.max_tokens == 0) if body.echo else ()
+        choices = model.submit(
+            body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar, echoes=echoes
+        )
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
         return await self._respond(http, model, choices, formatter, stream=body.stream)
 
@@ -200,7 +204,7 @@ class Endpoints:
 async def _full_response(choices: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:
     async for _ in choices.deltas():
         pass
-    return formatter.full_response(choices.choices, choices.usage())
+    return formatter.full_response(choices.best(), choices.usage())
 
 
 async def _response_chunks(choices: CompletionChoices, formatter: ResponseFormatter) -> AsyncIterator[dict[str, Any]]:

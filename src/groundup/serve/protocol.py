@@ -27,7 +27,6 @@ LogitBias = Annotated[
 """Token id, as text (JSON has no other keys), to the number that is added to its logit."""
 
 UNSUPPORTED_SAMPLING: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,),
     "modalities": (["text"],),
     # of vLLM and llama.cpp
     "grammar": ("",),
@@ -104,8 +103,13 @@ class SamplingRequest(RequestBody):
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
+    def num_candidates(self) -> int | None:
+        """Samples of a prompt of which the most likely `n` are returned; None: `n`."""
+        return None
+
+    @property
     def num_choices(self) -> int:
-        return self.n or 1
+        return self.num_candidates or self.n or 1
 
     def stop_ids(self, of_tokenizer: Collection[int]) -> Collection[int]:
         """The tokens that end the text."""
@@ -141,9 +145,26 @@ class CompletionRequest(SamplingRequest):
         | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
+    max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
 
-    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {**UNSUPPORTED_SAMPLING, "echo": (False,), "suffix": ("",)}
+    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {**UNSUPPORTED_SAMPLING, "suffix": ("",)}
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "CompletionRequest":
+        if self.max_tokens == 0 and not self.echo:
+            raise ApiError(400, "max_tokens = 0 without echo, expected at least 1", param="max_tokens")
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise ApiError(400, f"best_of = {self.best_of}, expected at least n = {self.n or 1}", param="best_of")
+        if self.stream and self.num_candidates is not None:
+            raise ApiError(400, "best_of with stream: the best answers are known at the end", param="best_of")
+        return self
+
+    @property
+    def num_candidates(self) -> int | None:
+        return self.best_of if self.best_of is not None and self.best_of > (self.n or 1) else None
 
     @property
     def prompts(self) -> Sequence[str | list[int]]:

@@ -188,7 +188,7 @@ def _chat_logprobs(token_logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
     if not token_logprobs:
         return None
 
-    def entry(content: bytes, logprob: float) -> dict[str, Any]:
+    def entry(content: bytes, logprob: float | None) -> dict[str, Any]:
         return {"token": token_text(content), "logprob": logprob, "bytes": list(content)}
 
     content = [

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -13,13 +13,14 @@ from groundup.artifacts.errors import UserError
 from groundup.generate import GrammarCompiler, Request, encode_prompt
 from groundup.generate.constrained_decoding import Grammar
 from groundup.generate.generation import GenerativeModel, continued_ids, max_prompt_tokens
+from groundup.generate.prompt_logprobs import TokenScore, score_prompt
 from groundup.generate.text_embedding import batches_by_length, embed_batch
-from groundup.model import Encoder
+from groundup.model import Decoder, Encoder
 from groundup.model.serialization import weight_dtype
 from groundup.serve.answer_grammar import GrammarBuilder
 from groundup.serve.api_error import ApiError
 from groundup.serve.chat_protocol import ConversationRequest, RequestMessage, RequestTool
-from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
+from groundup.serve.completion_choices import CompletionChoice, CompletionChoices, EchoedPrompt
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.prometheus import ServerMetrics
 from groundup.serve.protocol import MAX_CHOICES, SamplingRequest
@@ -239,6 +240,7 @@ class ServedModel:
         stop: Sequence[str] = (),
         visible: Iterable[str] = (),
         grammar: Grammar | None = None,
+        echoes: Sequence[EchoedPrompt] = (),
     ) -> CompletionChoices:
         """The answers to prompts, whose generation begins; the caller must close their stream.
 
@@ -246,6 +248,7 @@ class ServedModel:
             stop: strings that end an answer, beside those of the request.
             visible: special tokens whose text stays in the answer.
             grammar: that of every answer; None: any text.
+            echoes: the prompts, if they begin the texts.
 
         Raises ApiError 400 for a prompt that is too long, and 503 when the queue is full.
         """
@@ -260,9 +263,10 @@ class ServedModel:
             )
         sampling = replace(body.sampling_params(1.0 if self.is_decoder else 0.0), grammar=grammar)
         stop_ids = body.stop_ids(self.tokenizer.stop_ids)
+        counted = 0 if logprobs is None and body.num_candidates is not None else logprobs  # to choose the best
         requests = [
             Request(
-                prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, logprobs, self.adapter
+                prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, counted, self.adapter
             )
             for prompt in prompts
             for number in range(body.num_choices)
@@ -271,12 +275,45 @@ class ServedModel:
         stops = (*body.stop_strings, *stop)
         choices = [
             CompletionChoice(
-                i, request, self.tokenizer, stops, continued_ids(self.model, request.prompt_ids), visible=shown
+                i,
+                request,
+                self.tokenizer,
+                stops,
+                continued_ids(self.model, request.prompt_ids),
+                visible=shown,
+                echo=echoes[i // body.num_choices] if echoes else None,
+                with_logprobs=logprobs is not None,
             )
             for i, request in enumerate(requests)
         ]
         self.metrics.prompt_tokens += sum(map(len, prompts))
-        return CompletionChoices(self.engine_thread.submit(requests), choices, self.metrics)
+        stream = self.engine_thread.submit(requests)
+        return CompletionChoices(stream, choices, self.metrics, body.num_candidates, body.n or 1)
+
+    async def echoes(
+        self, prompts: Sequence[Sequence[int]], logprobs: int | None, *, alone: bool
+    ) -> list[EchoedPrompt]:
+        """Prompts that begin the texts of their answers, with log-probabilities unless `logprobs` is None.
+
+        Raises ApiError 400 for an encoder-decoder, whose answers do not continue the prompt.
+        """
+        if not isinstance(self.model, Decoder):
+            raise ApiError(
+                400, f"echo: {self.name} is an encoder-decoder, whose answers do not continue the prompt", param="echo"
+            )
+        found = []
+        for prompt in prompts:
+            self.check_length(prompt, max_prompt_tokens(self.model.config))
+            scores = None if logprobs is None else await self._prompt_scores(prompt, logprobs)
+            found.append(EchoedPrompt(prompt, scores, alone))
+        return found
+
+    async def _prompt_scores(self, prompt: Sequence[int], top: int) -> list[TokenScore]:
+        """Other requests run between two chunks of the prompt."""
+        chunks, scores = score_prompt(cast(Decoder, self.model), prompt, top), []
+        while (chunk := await self.engine_thread.call(partial(next, chunks, None))) is not None:
+            scores += chunk
+        return scores
 
     async def embed(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """The vector of each text; other requests run between two batches."""
