@@ -51,12 +51,6 @@ def run(engine: BatchingEngine, requests: list[Request]) -> None:
     assert engine.cache.pool.used == 0
 
 
-def preemptions(engine: BatchingEngine, monkeypatch) -> list[int]:
-    seen, preempt = [], engine._preempt
-    monkeypatch.setattr(engine, "_preempt", lambda: (seen.append(engine.cache.pool.used), preempt()))
-    return seen
-
-
 @pytest.mark.parametrize(
     "knobs",
     [
@@ -71,28 +65,26 @@ def preemptions(engine: BatchingEngine, monkeypatch) -> list[int]:
     ],
     ids=["windows", "latents", "linear", "alibi", "encoder_decoder"],
 )
-def test_architectures_in_too_few_pages(knobs, monkeypatch):
+def test_architectures_in_too_few_pages(knobs):
     """Requests that do not fit together are computed one after another, and again where they were preempted."""
     model = tiny(**knobs)
     prompts = [[3], [1, 2] * 9, [9, 8, 7]]
     expected = [generate(model, prompt, max_tokens=34, sampling=GREEDY) for prompt in prompts]
     engine = small_engine(model, 4, max_batch=3, prefill_chunk=11)
-    seen = preemptions(engine, monkeypatch)
     requests = [Request(prompt, 34, GREEDY) for prompt in prompts]
     run(engine, requests)
     assert [request.tokens for request in requests] == expected
-    assert seen
+    assert engine.preemptions
 
 
-def test_sampled_requests_keep_their_generator_when_preempted(model, monkeypatch):
+def test_sampled_requests_keep_their_generator_when_preempted(model):
     samplings = [SamplingParams(seed=seed, repetition_penalty=1.2) for seed in range(3)]
     expected = [generate(model, [seed, 5], max_tokens=34, sampling=each) for seed, each in enumerate(samplings)]
     engine = small_engine(model, 4, max_batch=3)
-    seen = preemptions(engine, monkeypatch)
     requests = [Request([seed, 5], 34, each) for seed, each in enumerate(samplings)]
     run(engine, requests)
     assert [request.tokens for request in requests] == expected
-    assert seen
+    assert engine.preemptions
 
 
 ARRIVALS = st.lists(

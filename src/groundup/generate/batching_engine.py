@@ -81,6 +81,9 @@ class BatchingEngine:
         cache_memory: bytes for keys and values; default: see `new_paged_cache`.
         variants: `model` with adapters, which requests name.
 
+    Attributes:
+        preemptions: requests that gave up their pages so far.
+
     >>> engine = BatchingEngine(model)
     >>> engine.submit(Request(tokenizer.encode("Hello"), max_tokens=20))
     >>> while engine.busy:
@@ -101,6 +104,7 @@ class BatchingEngine:
         self.max_batch = max_batch
         self._prefill_chunk, self._cache_memory, self._variants = prefill_chunk, cache_memory, variants
         self._num_submitted = 0
+        self.preemptions = 0
         self._waiting: deque[_Row] = deque()  # in order of arrival
         self._prefilling: deque[_Prefill] = deque()
         self._running: list[_Row] = []
@@ -203,6 +207,7 @@ class BatchingEngine:
 
     def _preempt(self) -> None:
         """Take the pages of the request that came last: it waits, and is computed again."""
+        self.preemptions += 1
         last = max(self._running, key=lambda row: row.number)
         prefill = max(self._prefilling, key=lambda prefill: prefill.rows[0].number, default=None)
         if prefill is not None and prefill.rows[0].number > last.number:

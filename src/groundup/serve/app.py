@@ -46,7 +46,7 @@ def create_app(
     cors_origins: Collection[str] = (),
     log: RequestLog | None = None,
     hosts: Collection[str] | None = None,
-    max_batch: int = 8,
+    max_batch: int = 32,
     max_waiting: int = 64,
     max_tokens: int | None = None,
     max_body: int = 1_000_000,
