@@ -9,6 +9,7 @@ import typer
 from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import (
     AdapterOption,
+    DeterministicOption,
     DeviceOption,
     DtypeOption,
     KvBitsOption,
@@ -32,6 +33,7 @@ def chat(
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     kv_bits: KvBitsOption = None,
+    deterministic: DeterministicOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
@@ -45,12 +47,14 @@ def chat(
 
     Example: echo "Hello" | groundup chat runs/quickstart --system "Answer in one word."
     """
-    from groundup.generate import SamplingParams
+    from groundup.generate import SamplingParams, make_deterministic
     from groundup.generate.terminal_chat import chat as converse
     from groundup.generate.terminal_chat import read_conversation
 
     messages = [] if resume is None else read_conversation(resume)
     network, tokenizer = open_for_writing(model, device, dtype, verify, adapter, kv_bits=kv_bits)
+    if deterministic:
+        make_deterministic(network)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     if converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens, messages=messages):
         sys.exit(1)

@@ -12,6 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import (
     AdapterOption,
+    DeterministicOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -108,6 +109,7 @@ def generate(
         typer.Option(help="Language of the translation, a token of the model: fra_Latn (NLLB), fr_XX (mBART)."),
     ] = None,
     kv_bits: KvBitsOption = None,
+    deterministic: DeterministicOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     adapter: AdapterOption = None,
@@ -120,7 +122,7 @@ def generate(
 
     Example: groundup generate runs/quickstart --prompt "Once upon a time"
     """
-    from groundup.generate import SamplingParams, set_target_language
+    from groundup.generate import SamplingParams, make_deterministic, set_target_language
     from groundup.generate.generation import require_generative
 
     searches = [
@@ -149,6 +151,8 @@ def generate(
         raise UserError(f"--best-of {best_of}, expected at least --n = {n}")
     texts = read_texts(input) if input else []
     network, tokenizer = open_for_writing(model, device, dtype, verify, adapter, kv_bits=kv_bits)
+    if deterministic:
+        make_deterministic(network)
     network = require_generative(network)
     if target_language is not None:
         set_target_language(network, tokenizer, target_language)

@@ -47,6 +47,13 @@ KvBitsOption = Annotated[
         help="8: keys and values of earlier tokens in 8 bits, which halves their memory. Default: as computed."
     ),
 ]
+DeterministicOption = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="The same answer to a request and a seed, bit for bit, alone or among others: slower, on a CPU only.",
+    ),
+]
 VerifyOption = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Compare the files of a run's stage with their SHA-256 before use.")
 ]

@@ -7,7 +7,14 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.cli.model_check import as_trained, open_for_text
-from groundup.cli.options import DeviceOption, DtypeOption, KvBitsOption, ModelArgument, VerifyOption
+from groundup.cli.options import (
+    DeterministicOption,
+    DeviceOption,
+    DtypeOption,
+    KvBitsOption,
+    ModelArgument,
+    VerifyOption,
+)
 from groundup.recipe.output_config import size_in_bytes
 
 
@@ -54,6 +61,7 @@ def serve(
     ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and answers too.")] = False,
     kv_bits: KvBitsOption = None,
+    deterministic: DeterministicOption = False,
     kv_cache_memory: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +88,7 @@ def serve(
 
     Example: groundup serve runs/quickstart --port 8000
     """
+    from groundup.generate import make_deterministic
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.serve.api_keys import ApiKeys
     from groundup.serve.conversation_starters import conversation_starters
@@ -98,6 +107,8 @@ def serve(
     keys = ApiKeys(api_key or (), api_key_file) if api_key or api_key_file else None
     limits = RateLimits(requests_per_minute, tokens_per_minute) if requests_per_minute or tokens_per_minute else None
     network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits)
+    if deterministic:
+        make_deterministic(network)
     served_name, *aliases = name or [model.resolve().name]
     adapters, starters = {}, {served_name: conversation_starters(model)}
     for option in adapter or []:

@@ -4,6 +4,9 @@
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
     constrained_decoding.py  only texts of a JSON schema, a regular expression or a grammar
     sequence_sampler.py the tokens of one sequence: random generator, tokens so far, place in a grammar
+    fixed_shape_products.py  matrix products whose rows do not depend on each other, bit for bit
+    chunked_attention.py  attention, likewise
+    batch_invariance.py deterministic generation: the same bits under any load
     generation.py       generation with a key/value cache, and without; from tokens or from text
     speculative_decoding.py  several proposed tokens in one forward pass: a draft model, prompt lookup
     prompt_logprobs.py  log-probabilities of the tokens of a prompt
@@ -27,6 +30,7 @@
 Deliberately absent: HTTP, threads and queues (chapter 13).
 """
 
+from groundup.generate.batch_invariance import make_deterministic
 from groundup.generate.batching_engine import BatchingEngine, generate_many, generate_texts
 from groundup.generate.beam_search import beam_search, beam_search_text, best_beams
 from groundup.generate.chat_session import ChatSession
@@ -86,6 +90,7 @@ __all__ = [
     "generate_text",
     "generate_texts",
     "nearest_texts",
+    "make_deterministic",
     "next_token_logits",
     "sample_token",
     "score_answers",

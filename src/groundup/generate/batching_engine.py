@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.generate.batch_invariance import batch_invariance
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     GenerativeModel,
@@ -73,7 +74,7 @@ class BatchingEngine:
     """Runs requests in one batch. Not thread-safe: one thread submits, cancels and steps.
 
     The tokens of a greedy request equal those of `generate_reference`, whatever else runs (up to the rounding of matrix
-    products of other shapes).
+    products of other shapes; to the last bit with `make_deterministic`).
 
     Args:
         max_batch: requests that run at the same time; more wait in order.
@@ -306,7 +307,8 @@ class BatchingEngine:
         """Of an encoder-decoder: the cross-attention's keys and values for the source text."""
         model = cast(EncoderDecoder, self._model if self._variants is None else self._variants[request.adapter])
         source = torch.tensor([list(request.prompt_ids)], device=self.cache.device)
-        return model.new_cache(source, 1).layer_cross_key_values
+        with batch_invariance(model):
+            return model.new_cache(source, 1).layer_cross_key_values
 
     def _decoder_tokens(self, request: Request) -> list[int]:
         """The tokens that the decoder reads first."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.generate.batch_invariance import batch_invariance
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.native.decode_step import step_in_c
 from groundup.generate.sampling import SamplingParams
@@ -81,7 +82,7 @@ def generate_reference(
     prompt = continued_ids(model, prompt_ids)
     sampler = SequenceSampler(sampling, prompt, stop_ids)
     for _ in range(max_tokens):
-        with torch.inference_mode():
+        with torch.inference_mode(), batch_invariance(model):
             if isinstance(model, EncoderDecoder):
                 read = torch.tensor([[*model.config.decoder_prefix, *sampler.output_ids]], device=device)
                 outputs = model(torch.tensor([prompt_ids], device=device), decoder_tokens=read)
@@ -104,7 +105,8 @@ def start_decoding(
     if isinstance(model, EncoderDecoder):
         source = torch.tensor([prompt_ids], device=next(model.parameters()).device)
         prefix = model.config.decoder_prefix
-        return model.new_cache(source, max_tokens + len(prefix) - 1), list(prefix)
+        with batch_invariance(model):
+            return model.new_cache(source, max_tokens + len(prefix) - 1), list(prefix)
     return model.new_cache(1, len(prompt_ids) + max_tokens), list(prompt_ids)
 
 
@@ -117,11 +119,12 @@ def continued_ids(model: nn.Module, prompt_ids: Sequence[int]) -> Sequence[int]:
 def next_token_logits(model: GenerativeModel, tokens: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "B V"]:
     """Logits of the token after each row of `tokens`."""
     ids = torch.tensor(tokens, device=next(model.parameters()).device)
-    if isinstance(model, EncoderDecoder):
-        return model.decode(ids, cast(CrossAttentionCache, cache))[:, -1]
-    if (logits := step_in_c(model, ids, cache)) is not None:
-        return logits
-    return model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
+    with batch_invariance(model) as invariant:
+        if isinstance(model, EncoderDecoder):
+            return model.decode(ids, cast(CrossAttentionCache, cache))[:, -1]
+        if not invariant and (logits := step_in_c(model, ids, cache)) is not None:
+            return logits
+        return model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
 
 
 def require_generative(model: nn.Module) -> GenerativeModel:

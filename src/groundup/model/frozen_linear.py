@@ -40,12 +40,14 @@ class PackedLinear(nn.Module):
     Attributes:
         bias: (out), or None.
         float_dtype: of the linear layer that `to_linear` makes.
+        batch_invariant: compute each row as if it were alone: see generate/batch_invariance.py.
     """
 
     in_features: int
     out_features: int
     bias: Tensor | None
     float_dtype = torch.float32
+    batch_invariant = False
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "out in"]:
         """The represented weight."""

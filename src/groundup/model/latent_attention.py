@@ -26,7 +26,13 @@ LATENT_NORM_EPS = 1e-6
 
 
 class LatentAttention(nn.Module):
-    """Self-attention of one layer with compressed keys and values."""
+    """Self-attention of one layer with compressed keys and values.
+
+    Attributes:
+        absorbs: one new token takes the absorbed form; else it is computed as a prompt is.
+    """
+
+    absorbs = True
 
     def __init__(self, config: ModelConfig, latent: LatentAttentionConfig, layer: int):
         super().__init__()
@@ -61,7 +67,7 @@ class LatentAttention(nn.Module):
         if cache is not None:
             compressed, _ = cache.append(self.layer, compressed, compressed[..., :0])
         # A wrapped or quantized matrix (LoRA, GPTQ) has no plain weight to multiply with.
-        absorbs = cache is not None and x.shape[1] == 1 and type(self.kv_b_proj) is nn.Linear
+        absorbs = self.absorbs and cache is not None and x.shape[1] == 1 and type(self.kv_b_proj) is nn.Linear
         attend = self._attend_latents if absorbs else self._attend_expanded
         return self.o_proj(merge_heads(attend(query, compressed, context)))
 

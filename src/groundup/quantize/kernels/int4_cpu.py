@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from groundup.generate.fixed_shape_products import in_tiles
 from groundup.generate.native.native_matrix import TILE_ROWS as NATIVE_TILE_ROWS
 from groundup.generate.native.native_matrix import NativeMatrix, code_matrix, multiply, native_library
 from groundup.model.frozen_linear import PackedLinear
@@ -71,7 +72,10 @@ class Int4Linear(PackedLinear):
         flat = flat.to(torch.bfloat16)
         flat = flat.contiguous() if self.order is None else flat[:, self.order]
         few = len(flat) * len(self.planes) <= MAX_ROWS
-        y = self._multiply_codes(flat) if few else self._multiply_blocks(flat)
+        if self.batch_invariant:
+            y = in_tiles(flat, self._multiply_codes, ("int4", *self.planes.shape))
+        else:
+            y = self._multiply_codes(flat) if few else self._multiply_blocks(flat)
         y = y[:, : self.out_features].to(x.dtype).view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
