@@ -1,18 +1,18 @@
-"""Deterministic generation: the tokens and log-probabilities of a request do not depend, in any bit, on what else is computed.
+"""Deterministic generation: tokens and log-probabilities of a request do not depend, in any bit, on what else is computed.
 
-Not on the other requests of the batch, their number and order; not on how a prompt is cut into chunks, on shared beginnings in the
-cache, or on a preemption. The rule: every number that belongs to a token is computed by the same operations, in the same order,
-from that token's numbers and from the keys and values of the tokens before it. It holds because
+Not on the other requests of the batch, their number and order; not on how a prompt is cut into chunks, on shared beginnings
+in the cache, or on a preemption. The rule: every number that belongs to a token is computed by the same operations, in the same
+order, from that token's numbers and from the keys and values of the tokens before it. It holds because
 
 - matrix products are computed in tiles of a fixed shape, in which all rows are alike (fixed_shape_products.py);
 - attention adds its terms in an order that depends on the positions of the keys alone (chunked_attention.py);
-- norms, softmax and router work on each row by itself, and elementwise functions on each number; some of PyTorch's compute the
-  last numbers of a tensor, which fill no vector register, in another way: those get whole registers here;
+- norms, softmax and router work on each row by itself, and elementwise functions on each number; some of PyTorch's compute
+  the last numbers of a tensor, which fill no vector register, in another way: those get whole registers here;
 - random numbers come from the generator of the request, and the logits of a request are reduced by themselves.
 
-Then, by induction over layers and positions, what a token leaves in the cache is the same, whoever computes it, and so are logits.
-The operations of a pass are replaced as they are called; those that have no such form are refused. The promise is for one
-machine, one version of PyTorch and one number of threads.
+Then, by induction over layers and positions, what a token leaves in the cache is the same, whoever computes it, and so are
+its logits. The operations of a pass are replaced as they are called; those that have no such form are refused. The promise is
+for one machine, one version of PyTorch and one number of threads.
 
 He and Thinking Machines Lab 2025, "Defeating Nondeterminism in LLM Inference", describe it for GPUs.
 """
@@ -36,7 +36,7 @@ from groundup.model.frozen_linear import PackedLinear
 from groundup.model.latent_attention import LatentAttention
 
 REGISTERS, ONE_THREAD = 64, 32_768
-"""Numbers that fill whole vector registers for any dtype, and those up to which PyTorch does not divide a tensor among threads."""
+"""Numbers that fill whole vector registers in any dtype; numbers up to which PyTorch does not use several threads."""
 
 
 def make_deterministic(model: nn.Module) -> nn.Module:
@@ -82,7 +82,9 @@ class BatchInvariance(TorchFunctionMode):
         if (replacement := REPLACED.get(func)) is not None:
             return replacement(*args, **(kwargs or {}))
         if func in REFUSED:
-            raise UserError(f"deterministic: torch's {func.__name__} has no form for single rows", hint="run without it")
+            raise UserError(
+                f"deterministic: torch's {func.__name__} has no form for single rows", hint="run without it"
+            )
         return func(*args, **(kwargs or {}))
 
 

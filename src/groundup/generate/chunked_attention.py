@@ -38,8 +38,7 @@ def chunked_attention(
         return handle_torch_function(
             chunked_attention, (query,), query, key, value, mask, scale=scale, cap=cap, sinks=sinks
         )
-    B, H, T, _ = query.shape
-    G, S = key.shape[1:3]
+    (H, T), (G, S) = query.shape[1:3], key.shape[1:3]
     keys, values = _chunks(key), _chunks(value)
     bias = mask.bias(T, S, query.new_empty(0, dtype=torch.float32))
     bias = F.pad(bias, (0, keys.shape[2] * CHUNK - S), value=-torch.inf)
@@ -47,14 +46,16 @@ def chunked_attention(
     limits = None if sinks is None else _rows(sinks.float()[None, :, None, None].expand(1, H, T, 1), G)
     count, outputs = rows.shape[2], []
     size = _tile_size(count, query.shape[3], value.shape[3])
+    padding = -count % size
+    rows, biases = F.pad(rows, (0, 0, 0, padding)), F.pad(biases, (0, 0, 0, padding))
+    limits = None if limits is None else F.pad(limits, (0, 0, 0, padding))
     for begin in range(0, count, size):
-        tile, tile_bias, limit = (
-            None if each is None else F.pad(each[:, :, begin : begin + size], (0, 0, 0, max(begin + size - count, 0)))
-            for each in (rows, biases, limits)
-        )
-        assert tile is not None and tile_bias is not None
+        tile, tile_bias = rows[:, :, begin : begin + size], biases[:, :, begin : begin + size]
+        limit = None if limits is None else limits[:, :, begin : begin + size]
         used = _chunks_in_sight(tile_bias[:, :, : count - begin])
-        outputs.append(_attend(tile, keys[:, :, :used], values[:, :, :used], tile_bias[..., : used * CHUNK], cap, limit))
+        outputs.append(
+            _attend(tile, keys[:, :, :used], values[:, :, :used], tile_bias[..., : used * CHUNK], cap, limit)
+        )
     mixed = (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2))[:, :, :count]
     return mixed.unflatten(2, (T, H // G)).transpose(2, 3).flatten(1, 2).to(query.dtype)
 
@@ -72,7 +73,9 @@ def _attend(
     query = query[:, :, None].expand(-1, -1, count, -1, -1).flatten(0, 2).contiguous()
     scores = torch.bmm(query, keys.flatten(0, 2).contiguous().transpose(1, 2)).unflatten(0, (*shape, count))
     scores = (scores if cap is None else cap(scores)) + bias.unflatten(-1, (count, CHUNK)).transpose(2, 3)
-    largest = scores.amax((2, 4), keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)  # a row of padding sees no key
+    largest = scores.amax((2, 4), keepdim=True).clamp_(
+        min=torch.finfo(scores.dtype).min
+    )  # a row of padding sees no key
     weights = (scores - largest).exp()
     mixed = torch.bmm(weights.flatten(0, 2), values.flatten(0, 2).contiguous()).unflatten(0, (*shape, count))
     sums = tree_sum(weights.sum(-1, keepdim=True), dim=2)
