@@ -52,7 +52,7 @@ def chunked_attention(
     for begin in range(0, count, size):
         tile, tile_bias = rows[:, :, begin : begin + size], biases[:, :, begin : begin + size]
         limit = None if limits is None else limits[:, :, begin : begin + size]
-        used = _chunks_in_sight(tile_bias[:, :, : count - begin])
+        used = _num_visible_chunks(tile_bias[:, :, : count - begin])
         outputs.append(
             _attend(tile, keys[:, :, :used], values[:, :, :used], tile_bias[..., : used * CHUNK], cap, limit)
         )
@@ -105,7 +105,7 @@ def _chunks(states: Float[Tensor, "B G S K"]) -> Float[Tensor, "B G n chunk K"]:
     return padded.contiguous().unflatten(2, (-1, CHUNK))
 
 
-def _chunks_in_sight(bias: Float[Tensor, "#B G M S"]) -> int:
+def _num_visible_chunks(bias: Float[Tensor, "#B G M S"]) -> int:
     """Number of chunks up to the last key that a row sees."""
     seen = (bias > -torch.inf).flatten(0, 2).any(0).nonzero()
     return int(seen[-1]) // CHUNK + 1 if len(seen) else 1

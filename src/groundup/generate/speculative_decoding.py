@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
+from groundup.generate.batch_invariance import batch_invariance
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     GenerativeModel,
@@ -215,9 +216,10 @@ def speculative_text(
 def last_logits(model: GenerativeModel, tokens: Sequence[int], cache: KVCache, count: int) -> Float[Tensor, "T V"]:
     """Logits after each of the last `count` of `tokens`, which follow those in the cache."""
     ids = torch.tensor([tokens], device=next(model.parameters()).device)
-    if isinstance(model, EncoderDecoder):
-        return model.decode(ids, cast(CrossAttentionCache, cache))[0, -count:]
-    return model.head(model.hidden_states(ids, cache=cache)[:, -count:])[0]
+    with batch_invariance(model):
+        if isinstance(model, EncoderDecoder):
+            return model.decode(ids, cast(CrossAttentionCache, cache))[0, -count:]
+        return model.head(model.hidden_states(ids, cache=cache)[:, -count:])[0]
 
 
 def check_can_speculate(model: GenerativeModel) -> None:
