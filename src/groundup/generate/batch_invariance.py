@@ -20,7 +20,7 @@ He and Thinking Machines Lab 2025, "Defeating Nondeterminism in LLM Inference", 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -35,11 +35,12 @@ from groundup.model.attention import SinkAttention, sdpa_attention, softcap_atte
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.latent_attention import LatentAttention
 
+Model = TypeVar("Model", bound=nn.Module)
 REGISTERS, ONE_THREAD = 64, 32_768
 """Numbers that fill whole vector registers in any dtype; numbers up to which PyTorch does not use several threads."""
 
 
-def make_deterministic(model: nn.Module) -> nn.Module:
+def make_deterministic(model: Model) -> Model:
     """Let `model` generate the same answer to a request, bit for bit, under any load; see this module. Returns it.
 
     Raises UserError for a model on another device than a CPU, and with state-space layers or linear attention.
