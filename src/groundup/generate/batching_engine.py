@@ -7,7 +7,7 @@ prompts in turn, so that a short one does not wait for a long one. Keys and valu
 that came last gives up its pages and is computed again later. Samples of one prompt share its pages.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -106,6 +106,7 @@ class BatchingEngine:
         self._prefill_chunk, self._cache_memory, self._variants = prefill_chunk, cache_memory, variants
         self._num_submitted = 0
         self.preemptions = 0
+        self._has_groups = False
         self._waiting: deque[_Row] = deque()  # in order of arrival
         self._prefilling: deque[_Prefill] = deque()
         self._running: list[_Row] = []
@@ -151,6 +152,7 @@ class BatchingEngine:
         row = _Row(request, self._num_submitted, tokens, min(limit, room), sampler)
         self._waiting.append(row)
         self._num_submitted += 1
+        self._has_groups = self._has_groups or request.group is not None
 
     @torch.inference_mode()
     def cancel(self, request: Request) -> None:
@@ -257,11 +259,11 @@ class BatchingEngine:
         return len(chunk)
 
     def _admit(self) -> _Prefill | None:
-        """Begin to read the first prompt that waits, if there are a row and pages: each running row may need one more."""
-        while self._waiting and self.running < self.max_batch:
-            row = self._waiting[0]
+        """Begin to read the next prompt, if there are a row and pages: each running row may need one more."""
+        while (row := self._next_waiting()) is not None:
             if prefill := self._same_prompt(row):
-                prefill.rows.append(self._waiting.popleft())
+                self._waiting.remove(row)
+                prefill.rows.append(row)
                 continue
             adapter = row.request.adapter
             sequence = self.cache.begin(row.tokens, b"" if adapter is None else sha256(adapter.encode()).digest())
@@ -272,12 +274,26 @@ class BatchingEngine:
             self.cache.reserve(sequence, len(row.tokens) - sequence.length)
             if isinstance(self._model, EncoderDecoder):
                 sequence.layer_cross_key_values = self._read_source(row.request)
-            prefill = _Prefill([self._waiting.popleft()], sequence)
+            self._waiting.remove(row)
+            prefill = _Prefill([row], sequence)
             self._prefilling.append(prefill)
-            while self._waiting and self.running < self.max_batch and self._same_prompt(self._waiting[0]):
-                prefill.rows.append(self._waiting.popleft())
+            while (other := self._next_waiting()) is not None and self._same_prompt(other) is prefill:
+                self._waiting.remove(other)
+                prefill.rows.append(other)
             return prefill
         return None
+
+    def _next_waiting(self) -> _Row | None:
+        """The first request of the group with the fewest rows, if there is a row for it."""
+        if not self._waiting or self.running >= self.max_batch:
+            return None
+        if not self._has_groups:
+            return self._waiting[0]
+        rows = (*self._running, *(row for prefill in self._prefilling for row in prefill.rows))
+        taken = Counter(row.request.group for row in rows if row.request.group is not None)
+        most = self.max_batch - self.max_batch // 4
+        permitted = [row for row in self._waiting if taken[row.request.group] < most]
+        return min(permitted, key=lambda row: (taken[row.request.group], row.number), default=None)
 
     def _same_prompt(self, row: _Row) -> _Prefill | None:
         """A prompt that is being read and that `row` continues too."""

@@ -1,6 +1,6 @@
 """What the engine takes and gives: requests, their outputs step by step, and the models that they may name."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ class Request:
     Attributes:
         logprobs: also return the log-probability of each token and of this many most likely tokens; None: no.
         adapter: its name, of those of the engine; None: the model without one.
+        group: requests of one origin, which leave a quarter of the rows to others, and with others take turns; None: by itself.
         tokens: generated so far.
     """
 
@@ -25,6 +26,7 @@ class Request:
     stop_ids: Collection[int] = ()
     logprobs: int | None = None
     adapter: str | None = None
+    group: Hashable | None = None
     tokens: list[int] = field(default_factory=list, init=False)
 
 

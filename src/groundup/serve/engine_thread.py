@@ -62,6 +62,8 @@ class EngineThread:
         """
         self._reserve(len(requests))
         stream = OutputStream(self, requests)
+        for request in requests:
+            request.group = stream
         self._inbox.put(lambda: self._admit(stream))
         return stream
 
