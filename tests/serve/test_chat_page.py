@@ -295,15 +295,22 @@ def test_other_kinds_of_models_say_what_they_are_for(page):
     choose("base")
     page.click("#open-settings")
     assert not page.is_visible("#system")
+    page.check("#probabilities")
     page.fill("#max_tokens", "5")
     page.click("#settings [type=submit]")
     with page.expect_request("**/v1/completions") as asked:
         send(page, "Once upon")
     assert asked.value.post_data_json["prompt"] == "Once upon"
-    written = page.locator(".turn.assistant .words").text_content()
+    page.hover(".token >> nth=1")
+    shares = [float(cell.rstrip("%")) for cell in page.locator("#token-card td:last-child").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True)
+    written = "".join(turn["content"] for turn in json.loads(page.evaluate(STORED))["turns"][1:])
     with page.expect_request("**/v1/completions") as asked:
         page.click("button:text('Continue')")
     assert asked.value.post_data_json["prompt"] == "Once upon" + written
+
+
+STORED = "localStorage[Object.keys(localStorage).find(name => name.startsWith('groundup.conversation.'))]"
 
 
 def test_a_server_with_a_key_asks_for_it(browser, model, tokenizer):

@@ -205,7 +205,7 @@ function open(chat) {
 }
 
 const listActions = {
-  open,
+  open: (chat) => (running && chat.id === conversation.id ? showSidebar(wide.matches) : open(chat)), // does not stop its answer
   startRename(chat) {
     renaming = chat.id;
     draw();

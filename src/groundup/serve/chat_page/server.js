@@ -51,17 +51,18 @@ async function* events(reader) {
 export function tokenReader() {
   const decoder = new TextDecoder();
   const probability = (logprob) => Number(Math.exp(logprob).toPrecision(3));
+  const likeliestFirst = (tokens) => tokens.map(([text, logprob]) => [text, probability(logprob)]).sort((a, b) => b[1] - a[1]);
   return ({ logprobs }) => {
     if (logprobs?.content)
       return logprobs.content.map((token) => [
         decoder.decode(Uint8Array.from(token.bytes), { stream: true }),
         probability(token.logprob),
-        token.top_logprobs.map((top) => [top.token, probability(top.logprob)]),
+        likeliestFirst(token.top_logprobs.map((top) => [top.token, top.logprob])),
       ]);
     return (logprobs?.tokens ?? []).map((text, index) => [
       text,
       probability(logprobs.token_logprobs[index]),
-      Object.entries(logprobs.top_logprobs?.[index] ?? {}).map(([other, logprob]) => [other, probability(logprob)]),
+      likeliestFirst(Object.entries(logprobs.top_logprobs?.[index] ?? {})),
     ]);
   };
 }
