@@ -49,7 +49,7 @@ def test_options_reach_the_sampler(folders):
     (text,) = texts_of(run(model, *options, "--temperature", 0))
     assert greedy.rstrip("\n") == "ab" + text.rstrip("\n")
     for more in (
-        ["--top-k", 1], ["--min-p", 1], ["--top-p", "1e-9"],
+        ["--top-k", 1], ["--min-p", 1, "--top-p", "0.5"],
         ["--prompt-lookup", "--temperature", 0], ["--draft", folders["draft"], "--temperature", 0],
     ):  # fmt: skip
         assert texts_of(run(model, *options, *more)) == [text], more
@@ -96,10 +96,10 @@ def test_files_of_prompts(folders, tmp_path):
     assert (result.exit_code, len(result.stdout.splitlines())) == (1, 3)
     translated = run(folders["encoder_decoder"], "--input", lines, "--max-tokens", 5, "--beams", 2, "--n", 2, "--json")
     assert [json.loads(line)["id"] for line in translated.stdout.splitlines()] == [each for each in "124" for _ in "ab"]
-    sampled = run(
-        folders["encoder_decoder"], "--prompt", "one", "--max-tokens", 5, "--temperature", 0, "--prompt-lookup"
-    )
-    assert sampled.exit_code == 0
+    source = [folders["encoder_decoder"], "--prompt", "one", "--max-tokens", 5]
+    (greedy,) = texts_of(run(*source, "--json", "--temperature", 0))
+    assert texts_of(run(*source, "--json", "--stop", "never written")) == [greedy]
+    assert run(*source, "--temperature", 0, "--prompt-lookup").stdout == greedy + "\n"
 
 
 def test_errors_are_one_line(folders, tmp_path):
@@ -120,6 +120,8 @@ def test_errors_are_one_line(folders, tmp_path):
         ((model, "--prompt", "a", "--input", latin), "both --prompt and --input"),
         ((model, "--beams", 2, "--temperature", 1), "both --beams and --temperature"),
         ((model, "--beams", 2, "--regex", "a"), "both --beams and --regex"),
+        ((model, "--beams", 2, "--stop", "a"), "both --beams and --stop"),
+        ((model, "--beams", 2, "--top-k", 5), "both --beams and --top-k"),
         ((model, "--regex", "a", "--grammar", latin), "both --regex and --grammar|both --grammar and --regex"),
         ((model, "--prompt", "a", "--json-schema", schema), "cannot be compiled"),
         ((model, "--prompt", "a", "--regex", "("), "cannot be compiled"),

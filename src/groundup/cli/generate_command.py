@@ -49,7 +49,9 @@ def generate(
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="Sampling temperature; 0: greedy. Default: 0.7; for an encoder-decoder: beam search."
+            min=0.0,
+            help="Sampling temperature; 0: greedy. Default: 0.7; for an encoder-decoder beam search, or 0 with options "
+            "of sampling.",
         ),
     ] = None,
     top_p: TopPOption = 0.95,
@@ -134,12 +136,23 @@ def generate(
         if value is not None
     ]  # fmt: skip
     proposers = [f"--{name}" for name, value in (("draft", draft), ("prompt-lookup", prompt_lookup)) if value]
-    sampled = ["--temperature"] if temperature is not None else []
+    sampled = [
+        f"--{name}" for name, given in (
+            ("temperature", temperature is not None), ("top-k", top_k), ("min-p", min_p), ("typical-p", typical_p != 1),
+            ("repetition-penalty", repetition_penalty != 1), ("presence-penalty", presence_penalty),
+            ("frequency-penalty", frequency_penalty), ("logit-bias", logit_bias), ("ban", ban), ("stop", stop),
+            ("min-tokens", min_tokens),
+        ) if given
+    ]  # fmt: skip
     counted = ["--logprobs"] if logprobs is not None else []
     counted += ["--best-of"] if best_of is not None else []
     for first, second, reason in (
         (["--prompt"] if prompt is not None else [], ["--input"] if input is not None else [], "give one of them"),
-        (searches, [*sampled, *grammars, *proposers, *counted], "beam search looks for one text and samples none"),
+        (
+            searches,
+            [*sampled, *grammars, *proposers, *counted],
+            "beam search looks for the likeliest text and samples none",
+        ),
         (grammars, grammars[1:], "give one of them"),
         (proposers, [*proposers[1:], *counted], "proposed tokens have no log-probabilities: leave one of them out"),
     ):
@@ -173,7 +186,7 @@ def generate(
         _print(records, texts, as_json, single=input is None, echo=is_decoder)
         return
     sampling = SamplingParams(
-        temperature=0.7 if temperature is None else temperature, top_p=top_p, top_k=top_k, min_p=min_p,
+        temperature=temperature if temperature is not None else 0.7 if is_decoder else 0.0, top_p=top_p, top_k=top_k, min_p=min_p,
         typical_p=typical_p, repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty, logit_bias=_biases(logit_bias or [], network.config.vocab_size),
         banned_sequences=_banned(tokenizer, ban or []), min_tokens=min_tokens, seed=seed,
