@@ -46,6 +46,10 @@ REFUSED = {
     f"{RTN} --bits 1": "bits = 1",
     f"{RTN} --bits 9": "bits = 9",
     f"{RTN} --bits -4": "bits = -4",
+    "quantize plain --out small --method nf4 --bits 3": "quantize.bits = 3 with quantize.method = nf4",
+    "quantize plain --out small --method smoothquant --group-size 64": "quantize.group_size = 64",
+    "quantize plain --out small --rounding-steps 9": "quantize.rounding_steps = 9",
+    "quantize plain --compare --methods nf4-3": "--methods nf4-3: unknown",
     "quantize plain --out small --method fast": "method = 'fast'",
     "quantize plain --out small --damp-percent 0": "damp_percent = 0",
     "quantize plain --out small --damp-percent nan": "damp_percent = nan",
@@ -94,6 +98,16 @@ def test_odd_values_that_are_right(folder, monkeypatch, capsys, flags):
     summary = json.loads(out)
     assert summary["held_out"]["rtn"]["kl_divergence"] > 0
     assert summary["bits"] == int(flags.split()[flags.split().index("--bits") + 1])
+
+
+@pytest.mark.parametrize("method", ["float8", "nf4"])
+def test_methods_with_one_scheme(folder, monkeypatch, capsys, method):
+    code, out, err = call(
+        monkeypatch, capsys, f"quantize plain --out small --method {method} --calibration text.txt --eval-tokens 512"
+    )
+    assert code == 0, err
+    assert f"{method}, {'8 bits, a scale for each row' if method == 'float8' else '4 bits, groups of 64'}" in out
+    assert "rounding alone" in out
 
 
 def test_every_knob_has_a_flag(monkeypatch, capsys):

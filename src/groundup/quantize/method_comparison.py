@@ -47,7 +47,7 @@ def candidate_names(methods: str | None, bits: Sequence[int] = COMPARED_BITS, si
         expanded[method].append(f"{method}-{size}")
     expanded |= {"gguf": [f"gguf-{kind}" for kind in _gguf_types()]}
     known = {name for names in expanded.values() for name in names}
-    known |= {f"{method}-{width}" for method in METHODS for width in range(2, 9)}
+    known |= {f"{method}-{width}" for method in METHODS for width in range(2, 9) if _has_bits(method, width)}
     found: list[str] = []
     for name in (methods or ",".join(METHODS)).replace(" ", "").split(","):
         method, _, kind = name.partition("-")

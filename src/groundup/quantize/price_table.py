@@ -51,7 +51,7 @@ def format_price(summary: dict[str, Any]) -> str:
     weights = summary["weights"]
     bits = "bits by layer" if summary["bits_by_layer"] else f"{summary['bits']} bits"
     rows = {
-        "method": f"{summary['method']}, {bits}, groups of {summary['group_size']}",
+        "method": f"{summary['method']}, {bits}, {_groups(summary['group_size'])}",
         "bits per weight": f"{summary['bits_per_weight']:.2f}",
         "size": f"{before:.2f} MB before, {after:.2f} MB after",
         "weights": f"{weights['quantized']:,} quantized, {weights['others']:,} others",
@@ -70,6 +70,10 @@ def format_price(summary: dict[str, Any]) -> str:
     if "cosine" in found:
         rows["embeddings"] = f"cosine {found['cosine']:.4f} to those of the float model"
     return "\n".join(f"{key:<18} {value}" for key, value in rows.items())
+
+
+def _groups(size: int) -> str:
+    return "a scale for each row" if size < 0 else f"groups of {size}"
 
 
 def _task(row: dict[str, Any]) -> str:

@@ -35,11 +35,12 @@ def _introduction(metrics: dict[str, Any]) -> Element:
     weights = metrics.get("weights", {})
     total = weights.get("quantized", 0) + weights.get("others", 0)
     percent = f", {formatting.percent(weights['quantized'], total)} of the parameters," if total else ""
+    group = "each row" if metrics["group_size"] < 0 else f"{metrics['group_size']} weights"
     calibration = metrics.get("calibration_tokens")
     text = sum(calibration.values()) if isinstance(calibration, dict) else calibration
     return paragraph(
         f"The matrices of the transformer blocks of {model}{percent} were quantized to {metrics['bits']} bits by {method}, "
-        f"with one scale for {metrics['group_size']} weights: {metrics['bits_per_weight']:.2f} bits per weight with scales. "
+        f"with one scale for {group}: {metrics['bits_per_weight']:.2f} bits per weight with scales. "
         f"The file size fell from {formatting.byte_size(before)} to {formatting.byte_size(after)}."
         + (f" {method} used {text:,} calibration tokens." if text and metrics["method"] != "rtn" else "")
     )
