@@ -15,7 +15,9 @@ from groundup.serve.api_error import ApiError
 from groundup.serve.engine_thread import EngineThread
 
 
-async def call(app, path: str, body: dict, leave: asyncio.Event | None = None) -> tuple[int, bytes]:
+async def call(
+    app, path: str, body: dict, leave: asyncio.Event | None = None, address: str = "127.0.0.1"
+) -> tuple[int, bytes]:
     """One POST to an ASGI application; the client disconnects when `leave` is set."""
     sent = False
     status, received = 0, b""
@@ -37,7 +39,7 @@ async def call(app, path: str, body: dict, leave: asyncio.Event | None = None) -
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
         "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
+        "client": (address, 1), "server": ("127.0.0.1", 8000),
     }  # fmt: skip
     await app(scope, receive, send)
     return status, received
@@ -138,18 +140,46 @@ def test_disconnect_cancels_generation(model, tokenizer, stream):
     assert asyncio.run(leave_early()) < 200
 
 
-def test_full_queue(model, tokenizer):
+@pytest.mark.parametrize(("addresses", "served", "status"), [(9, 5, 503), (1, 3, 429)])
+def test_full_queue(model, tokenizer, addresses, served, status):
+    """Of five places, one client may have three."""
+
     async def crowd():
         async with running(SlowModel(model, 0.002), tokenizer, max_batch=2, max_waiting=3) as app:
             ask = {"prompt": "x", "max_tokens": 10, "temperature": 0}
-            answers = await asyncio.gather(*(call(app, "/v1/completions", ask) for _ in range(9)))
+            names = [f"127.0.0.{number % addresses}" for number in range(9)]
+            answers = await asyncio.gather(*(call(app, "/v1/completions", ask, address=name) for name in names))
             assert (await call(app, "/v1/completions", ask))[0] == 200  # there is room again
             return answers
 
     answers = asyncio.run(crowd())
-    assert sorted(status for status, _ in answers) == [200] * 5 + [503] * 4
-    assert {json.loads(body)["error"]["code"] for status, body in answers if status == 503} == {"overloaded"}
-    assert len({json.loads(body)["choices"][0]["text"] for status, body in answers if status == 200}) == 1
+    assert sorted(each for each, _ in answers) == [200] * served + [status] * (9 - served)
+    code = {503: "overloaded", 429: "rate_limit_exceeded"}[status]
+    assert {json.loads(body)["error"]["code"] for each, body in answers if each != 200} == {code}
+    assert len({json.loads(body)["choices"][0]["text"] for each, body in answers if each == 200}) == 1
+
+
+def test_clients_take_turns(model):
+    """The one request of a client does not wait for all those of another."""
+
+    async def finish() -> list[str]:
+        worker = EngineThread(BatchingEngine(model, max_batch=1), max_waiting=100)
+        ended: list[str] = []
+
+        async def read(client: str, count: int) -> None:
+            stream = worker.submit([Request([5], 20, GREEDY) for _ in range(count)], client)
+            while count:
+                if (await stream.next()).finish_reason:
+                    ended.append(client)
+                    count -= 1
+
+        await asyncio.gather(read("many", 40), read("one", 1))
+        worker.stop()
+        return ended
+
+    ended = asyncio.run(finish())
+    assert len(ended) == 41
+    assert ended.index("one") < 20
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -175,7 +205,7 @@ def test_refused_request_keeps_the_thread_alive(model):
     async def refuse():
         worker = EngineThread(BatchingEngine(model), max_waiting=1)
         bad = worker.submit([Request([], 5)])
-        with pytest.raises(ApiError, match="failed"):
+        with pytest.raises(ApiError, match="prompt"):
             await bad.next()
         bad.close()
         good = worker.submit([Request([1], 1, GREEDY)])

@@ -47,7 +47,7 @@ def create_app(
     log: RequestLog | None = None,
     hosts: Collection[str] | None = None,
     max_batch: int = 32,
-    max_waiting: int = 64,
+    max_waiting: int = 128,
     max_tokens: int | None = None,
     max_body: int = 1_000_000,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,

@@ -74,7 +74,13 @@ class Endpoints:
         grammar = await model.grammar(None if form is None else structured_grammar(form), "structured_outputs")
         echoes = await model.echoes(prompts, body.logprobs, alone=body.max_tokens == 0) if body.echo else ()
         choices = model.submit(
-            body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar, echoes=echoes
+            body,
+            prompts,
+            max_tokens=max_tokens,
+            logprobs=body.logprobs,
+            grammar=grammar,
+            echoes=echoes,
+            client=record_of(http.scope).client,
         )
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
         return await self._respond(http, model, choices, formatter, stream=body.stream)
@@ -108,6 +114,7 @@ class Endpoints:
             stop=(syntax.end,) if syntax is not None and one_call and syntax.end else (),
             visible=syntax.tokens if syntax else (),
             grammar=await model.grammar(chat_grammar(body, syntax, schemas), body.form_field),
+            client=record_of(http.scope).client,
         )
         new_parser = partial(ToolCallParser, syntax, schemas, in_call=body.forces_call) if syntax else None
         formatter = format(model.name, new_parser=new_parser, max_calls=1 if one_call else None)
@@ -127,7 +134,7 @@ class Endpoints:
         record = record_of(http.scope)
         record.model, record.prompt_tokens = model.name, sum(map(len, ids))
         self.metrics.prompt_tokens += record.prompt_tokens
-        vectors = await cancel_on_disconnect(http.receive, model.embed(ids))
+        vectors = await cancel_on_disconnect(http.receive, model.embed(ids, record.client))
         if vectors is None:
             return Response(status_code=499)
         return JSONResponse(format_embeddings(model.name, vectors, ids, body.dimensions, body.encoding_format))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar, cast
@@ -26,6 +27,8 @@ class EngineThread:
 
     Args:
         max_waiting: maximum number of queued requests; further ones are refused.
+
+    Clients take turns: a request does not wait for all those of another client. One client may have three quarters of the places.
     """
 
     def __init__(self, engine: BatchingEngine, *, max_waiting: int):
@@ -33,6 +36,7 @@ class EngineThread:
         self._limit = engine.max_batch + max_waiting
         self._in_flight = 0  # counted in the event loop, up to date between engine steps
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._held: Counter[str] = Counter()  # places by client, likewise
         self._streams: dict[Request, OutputStream] = {}
         self._thread: threading.Thread | None = None
         self._refusing = self._stopping = False
@@ -55,24 +59,24 @@ class EngineThread:
     def waiting(self) -> int:
         return max(self._in_flight - self._engine.running, 0)
 
-    def submit(self, requests: Sequence[Request]) -> "OutputStream":
+    def submit(self, requests: Sequence[Request], client: str = "") -> "OutputStream":
         """Queue requests; their outputs arrive in one stream, which the caller must close.
 
-        Raises ApiError 503 when the queue is full or the server is stopping.
+        Raises ApiError 503 when the queue is full or the server is stopping, 429 when the client holds too much of it.
         """
-        self._reserve(len(requests))
-        stream = OutputStream(self, requests)
+        self._reserve(len(requests), client)
+        stream = OutputStream(self, requests, client)
         for request in requests:
-            request.group = stream
+            request.group = client or stream
         self._inbox.put(lambda: self._admit(stream))
         return stream
 
-    async def call(self, function: Callable[[], Result]) -> Result:
+    async def call(self, function: Callable[[], Result], client: str = "") -> Result:
         """The result of a function that uses the model, which runs between two engine steps.
 
         Raises ApiError as `submit` does, and 500 when the function fails.
         """
-        self._reserve(1)
+        self._reserve(1, client)
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Result] = loop.create_future()
 
@@ -95,7 +99,7 @@ class EngineThread:
         try:
             return await outcome
         finally:
-            self.release_slots(1)
+            self.release_slots(1, client)
 
     def refuse(self) -> None:
         """Refuse new requests from now on."""
@@ -111,7 +115,7 @@ class EngineThread:
 
     # ---- in the event loop
 
-    def _reserve(self, count: int) -> None:
+    def _reserve(self, count: int, client: str) -> None:
         if self._refusing:
             raise ApiError(503, "the server is stopping", code="stopping")
         if self._in_flight + count > self._limit:
@@ -119,17 +123,27 @@ class EngineThread:
                 503, f"{self._in_flight} requests running or queued, expected at most {self._limit}: try again later",
                 code="overloaded", headers={"Retry-After": "1"},
             )  # fmt: skip
+        if client and self._held[client] + count > max(1, self._limit * 3 // 4):
+            raise ApiError(
+                429, f"{self._held[client]} requests of this client running or queued, expected at most "
+                f"{max(1, self._limit * 3 // 4)}: try again later",
+                code="rate_limit_exceeded", headers={"Retry-After": "1"},
+            )  # fmt: skip
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="groundup-model", daemon=True)
             self._thread.start()
         self._in_flight += count
+        self._held[client] += count
 
     def cancel(self, request: Request) -> None:
         """Cancel a request; no further output of it arrives. Finished requests are ignored."""
         self._inbox.put(lambda: self._cancel_request(request))
 
-    def release_slots(self, count: int) -> None:
+    def release_slots(self, count: int, client: str) -> None:
         self._in_flight -= count
+        self._held[client] -= count
+        if not self._held[client]:
+            del self._held[client]
 
     # ---- in the engine thread
 
@@ -189,8 +203,8 @@ class EngineThread:
 class OutputStream:
     """Outputs of a group of requests in order of arrival, for the event loop that created it."""
 
-    def __init__(self, engine_thread: EngineThread, requests: Sequence[Request]):
-        self.requests = requests
+    def __init__(self, engine_thread: EngineThread, requests: Sequence[Request], client: str = ""):
+        self.requests, self.client = requests, client
         self._engine_thread = engine_thread
         self._loop = asyncio.get_running_loop()
         self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
@@ -234,7 +248,7 @@ class OutputStream:
 
     def _close_request(self, request: Request) -> None:
         self._open.remove(request)
-        self._engine_thread.release_slots(1)
+        self._engine_thread.release_slots(1, self.client)
 
 
 def _model_failed() -> ApiError:

@@ -241,6 +241,7 @@ class ServedModel:
         visible: Iterable[str] = (),
         grammar: Grammar | None = None,
         echoes: Sequence[EchoedPrompt] = (),
+        client: str = "",
     ) -> CompletionChoices:
         """The answers to prompts, whose generation begins; the caller must close their stream.
 
@@ -249,6 +250,7 @@ class ServedModel:
             visible: special tokens whose text stays in the answer.
             grammar: that of every answer; None: any text.
             echoes: the prompts, if they begin the texts.
+            client: who asks; clients take turns.
 
         Raises ApiError 400 for a prompt that is too long, and 503 when the queue is full.
         """
@@ -287,7 +289,7 @@ class ServedModel:
             for i, request in enumerate(requests)
         ]
         self.metrics.prompt_tokens += sum(map(len, prompts))
-        stream = self.engine_thread.submit(requests)
+        stream = self.engine_thread.submit(requests, client)
         return CompletionChoices(stream, choices, self.metrics, body.num_candidates, body.n or 1)
 
     async def echoes(
@@ -315,12 +317,12 @@ class ServedModel:
             scores += chunk
         return scores
 
-    async def embed(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
+    async def embed(self, ids: Sequence[Sequence[int]], client: str) -> list[Tensor]:
         """The vector of each text; other requests run between two batches."""
         vectors: dict[int, Tensor] = {}
         for rows in batches_by_length(ids):
             batch = partial(embed_batch, self.model, [ids[row] for row in rows])
-            vectors |= zip(rows, await self.engine_thread.call(batch), strict=True)
+            vectors |= zip(rows, await self.engine_thread.call(batch, client), strict=True)
         return [vectors[row] for row in range(len(ids))]
 
 
