@@ -163,7 +163,7 @@ def test_clients_take_turns(model):
     """The one request of a client does not wait for all those of another."""
 
     async def finish() -> list[str]:
-        worker = EngineThread(BatchingEngine(model, max_batch=1), max_waiting=100)
+        worker = EngineThread(BatchingEngine(model, max_batch=2), max_waiting=100)
         ended: list[str] = []
 
         async def read(client: str, count: int) -> None:
