@@ -1,10 +1,9 @@
 """Continuous batching: many requests share each forward pass, and are added and removed between steps.
 
 Iteration-level scheduling (Yu et al. 2022, Orca). Each step decodes one token for every running request and prefills so many
-prompt tokens (chunked prefill, Agrawal et al. 2023, Sarathi), the prompts in turn, so that a short one does not wait for a long
-one. Keys and values are in pages of a fixed budget (Kwon et al. 2023): a request is admitted when there are pages for its
-prompt; when decoding needs a page and there is none, the request that came last gives up its pages and is computed again later.
-Samples of one prompt share its pages.
+prompt tokens (chunked prefill, Agrawal et al. 2023, Sarathi), the prompts in turn. Keys and values are in pages of a fixed
+budget (Kwon et al. 2023): a request is admitted when there are pages for its prompt; when decoding needs a page and there is
+none, the request that came last gives up its pages and is computed again. Samples of one prompt share its pages.
 """
 
 from collections import Counter, deque
