@@ -109,7 +109,7 @@ MODELS = {
     for name in ("grouped heads", "mixture")
     for bits in (8, 4)
 }
-FAST = ("grouped heads-float32", "windows-bfloat16", "grouped heads-4 bits")
+FAST = ("grouped heads-float32", "windows-bfloat16", "grouped heads-4 bits", "mixture-bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,7 @@ def test_without_it_they_differ(name):
 def test_any_number_of_threads_and_no_compiler(native, threads, monkeypatch):
     if not native:
         monkeypatch.setattr(products, "native_library", lambda: None)
+        monkeypatch.setattr("groundup.generate.native.decode_step.native_library", lambda: None)
         monkeypatch.setattr("groundup.quantize.kernels.int4_cpu.native_library", lambda: None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -2,7 +2,8 @@
 
 Not on the other requests of the batch, their number and order; not on how a prompt is cut into chunks, on shared beginnings
 in the cache, or on a preemption. The rule: every number that belongs to a token is computed by the same operations, in the same
-order, from that token's numbers and from the keys and values of the tokens before it. It holds because
+order, from that token's numbers and from the keys and values of the tokens before it. The step in C (native/) is written that
+way, and reads prompts too where it knows the model (`all_steps_in_c`). Elsewhere it holds because
 
 - matrix products are computed in tiles of a fixed shape, in which all rows are alike (fixed_shape_products.py);
 - attention adds its terms in an order that depends on the positions of the keys alone (chunked_attention.py);

@@ -199,11 +199,13 @@ class BatchingEngine:
     ) -> Float[Tensor, "B V"]:
         """Logits of the token after each row, which have so many tokens each."""
         if self._variants is None or not any(adapters):
-            return next_token_logits(self._model, tokens, self.cache.batch(sequences))
+            mixes = self._variants is not None
+            return next_token_logits(self._model, tokens, self.cache.batch(sequences), mixes_adapters=mixes)
         parts: dict[int, Tensor] = {}
         for rows, model in self._variants.groups(adapters):
             batch = self.cache.batch([sequences[row] for row in rows])
-            logits = next_token_logits(cast(GenerativeModel, model), [tokens[row] for row in rows], batch)
+            inputs = [tokens[row] for row in rows]
+            logits = next_token_logits(cast(GenerativeModel, model), inputs, batch, mixes_adapters=True)
             parts |= zip(rows, logits, strict=True)
         return torch.stack([parts[row] for row in range(len(tokens))])
 

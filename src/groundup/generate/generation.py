@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
@@ -22,6 +22,8 @@ from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
 GenerativeModel = Decoder | EncoderDecoder
+PROMPT_ROWS = 256
+"""Tokens of a prompt in one step in C."""
 
 
 def generate(
@@ -116,15 +118,31 @@ def continued_ids(model: nn.Module, prompt_ids: Sequence[int]) -> Sequence[int]:
 
 
 @torch.inference_mode()
-def next_token_logits(model: GenerativeModel, tokens: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "B V"]:
-    """Logits of the token after each row of `tokens`."""
+def next_token_logits(
+    model: GenerativeModel, tokens: Sequence[Sequence[int]], cache: KVCache, *, mixes_adapters: bool = False
+) -> Float[Tensor, "B V"]:
+    """Logits of the token after each row of `tokens`.
+
+    mixes_adapters: other passes have rows of adapters and run module by module; that of a deterministic model then does too.
+    """
     ids = torch.tensor(tokens, device=next(model.parameters()).device)
     with batch_invariance(model) as invariant:
         if isinstance(model, EncoderDecoder):
             return model.decode(ids, cast(CrossAttentionCache, cache))[:, -1]
+        if invariant and not mixes_adapters and (logits := all_steps_in_c(model, ids, cache)) is not None:
+            return logits
         if not invariant and (logits := step_in_c(model, ids, cache)) is not None:
             return logits
         return model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
+
+
+def all_steps_in_c(model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache) -> Float[Tensor, "B V"] | None:
+    """`step_in_c`, whose rows are independent of each other, of any number of tokens: prompts are read as answers are written."""
+    logits = None
+    for part in tokens.split(PROMPT_ROWS, dim=1):
+        if (logits := step_in_c(model, part, cache, max_rows=tokens.numel())) is None:
+            return None
+    return logits
 
 
 def require_generative(model: nn.Module) -> GenerativeModel:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.generate.chunked_attention import chunked_attention
 from groundup.generate.native.native_matrix import FLOAT_KINDS, NativeMatrix, float_matrix, native_library
 from groundup.generate.paged_kv_cache import PagedBatch
 from groundup.model import Decoder, KVCache, StaticKVCache
@@ -30,6 +31,7 @@ from groundup.model.token_rows import PackedTable
 MAX_ROWS = 32
 """Tokens up to which a step in C is faster than PyTorch's operations, which are made for many."""
 MAX_HEAD_DIM = 256
+ATTENTION_FUNCTIONS = (sdpa_attention, softcap_attention, chunked_attention)
 BLOCKS = (PreNormBlock, SandwichBlock, SublayerOutputBlock)
 NORM_NAMES = ("attention_norm", "attention_post_norm", "feed_forward_norm", "feed_forward_post_norm")
 ACTIVATIONS = {"swiglu": 0, "geglu": 1, "geglu_tanh": 2}
@@ -120,7 +122,7 @@ class DecoderStep:
             attention.gate_proj is None and attention.split is split_and_norm and not attention.norm_after_rotation
         )
         function = attention.attention_function
-        _require(isinstance(function, partial) and function.func in (sdpa_attention, softcap_attention))
+        _require(isinstance(function, partial) and function.func in ATTENTION_FUNCTIONS)
         encoding: Any = model.position_encodings[model.config.layer_types[layer]]
         frequencies, magnitude = None, 0.0
         if attention.rotate is not no_rotation:
@@ -196,13 +198,15 @@ _checked: WeakKeyDictionary[Any, tuple[nn.Module, DecoderStep | None]] = WeakKey
 """Of each cache: weights do not change while a text is generated."""
 
 
-def step_in_c(model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache) -> Float[Tensor, "B V"] | None:
+def step_in_c(
+    model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache, max_rows: int = MAX_ROWS
+) -> Float[Tensor, "B V"] | None:
     """Logits, in float32, of the token after each row, whose keys and values are appended to the cache.
 
     None where the C code does not know the model or the cache, or where the tokens are too many.
     """
     pages = cache.pages(tokens.shape[1]) if isinstance(cache, StaticKVCache | PagedBatch) else None
-    if pages is None or tokens.numel() > MAX_ROWS or native_library() is None:
+    if pages is None or tokens.numel() > max_rows or native_library() is None:
         return None
     found = _checked.get(pages.owner)
     if found is None or found[0] is not model:
