@@ -196,7 +196,7 @@ def judge(answer: dict[str, Any], own: OwnModel, engine: str, architecture: str)
     if (engine, architecture) in MISREAD:
         return MISREAD[engine, architecture], []
     faults = [fault] if fault else []
-    return f"{worst:.1g}{equal}", faults + ([f"difference {worst}"] if worst > LIMIT.get(engine, EXACT) else [])
+    return f"{worst:.1g}{equal}", faults + ([] if worst <= LIMIT.get(engine, EXACT) else [f"difference {worst}"])
 
 
 def tokenizer_ids(folder: Path) -> list[int]:

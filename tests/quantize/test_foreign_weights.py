@@ -188,16 +188,17 @@ def test_experts_are_separate_layers(make_decoder, windows, tmp_path, name, knob
 
 
 @pytest.mark.parametrize("format", ["gptq", "awq", "compressed-tensors"])
-def test_an_encoder_decoder_is_refused_in_formats_that_no_engine_opens(tmp_path, format):
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
+def test_other_architectures_are_refused_in_formats_that_no_engine_opens(tmp_path, format, architecture):
     from groundup.model import build_model
     from groundup.recipe import ModelConfig
 
     config = ModelConfig(
-        architecture="encoder_decoder", vocab_size=96, hidden_size=32, num_layers=1, num_encoder_layers=1, num_heads=2,
-        intermediate_size=64, context_length=32, position_embedding="relative", decoder_start_token_id=0,
+        architecture=architecture, vocab_size=96, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64,
+        context_length=32, **({"num_encoder_layers": 1} if architecture == "encoder_decoder" else {}),
     )  # fmt: skip
     model = build_model(config).eval()
     quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
-    with pytest.raises(UserError, match=f"encoder-decoder in {format} format") as refused:
+    with pytest.raises(UserError, match=f"an {architecture.replace('_', '-')} in {format} format") as refused:
         export_huggingface_quantized(model, None, tmp_path, format=format, dtype="float32")
     assert "bitsandbytes" in str(refused.value.hint)

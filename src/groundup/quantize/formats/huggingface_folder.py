@@ -51,9 +51,9 @@ def export_huggingface_quantized(
         )
     file_format = FORMATS[format]
     config, tensors = fold_scales(model)
-    if config.architecture == "encoder_decoder":
+    if config.architecture != "decoder":
         raise UserError(
-            f"an encoder-decoder in {format} format, which no engine opens",
+            f"an {config.architecture.replace('_', '-')} in {format} format, which transformers does not open",
             hint="export the float model: --format bitsandbytes, or gguf --dtype q4_k_m",
         )
     floats, weights = _native_tensors(model, tensors)
