@@ -12,6 +12,7 @@ from torch import nn
 from groundup.artifacts.machine import default_cache
 from groundup.interop import open_model
 from groundup.interop.gguf import load_gguf
+from groundup.interop.model_loading import is_quantized
 from groundup.model import build_model, save_model
 from groundup.quantize import quantize_model
 from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
@@ -160,7 +161,11 @@ class OwnModel:
 
     def __init__(self, folder: Path):
         files = list(folder.glob("*.gguf"))
-        model: Any = load_gguf(files[0], dtype="float32")[0] if files else load_huggingface_quantized(folder)
+        if files:
+            model: Any = load_gguf(files[0], dtype="float32")[0]
+        else:  # float8 is read as floating point
+            packed = is_quantized(folder)
+            model = load_huggingface_quantized(folder) if packed else open_model(folder, "cpu", "float32")[0]
         self.model, self.architecture = model.float(), model.config.architecture
 
     @torch.no_grad()
