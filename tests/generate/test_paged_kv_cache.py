@@ -15,7 +15,7 @@ from groundup.generate.paged_kv_cache import PAGE_SIZE, page_bytes
 from groundup.model import Decoder, EncoderDecoder, StaticKVCache
 from groundup.recipe import ModelConfig
 
-SIZES = {"vocab_size": 61, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 96}
+SIZES = {"vocab_size": 61, "hidden_size": 32, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "context_length": 96}
 
 
 def tiny(**knobs):
@@ -54,9 +54,10 @@ def run(engine: BatchingEngine, requests: list[Request]) -> None:
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"sliding_window": 5, "attention_pattern": ("local", "global")},
+        {"num_layers": 2, "sliding_window": 5, "attention_pattern": ("local", "global")},
         {"num_kv_heads": 4, "latent_attention": {"kv_rank": 9, "rope_head_dim": 4, "value_head_dim": 7}},
         {
+            "num_layers": 2,
             "attention_pattern": ("linear", "global"),
             "gated_delta": {"num_key_heads": 2, "num_value_heads": 4, "key_head_dim": 8, "value_head_dim": 8},
         },
@@ -201,7 +202,7 @@ def test_eight_bits_in_pages(model):
 
 
 def test_the_pages_of_a_row_that_is_not_finite_do_not_reach_their_next_owner():
-    model = tiny(tie_embeddings=False)
+    model = tiny(num_layers=2, tie_embeddings=False)
     with torch.no_grad():
         model.embedding.tokens.weight[11] = torch.nan
     engine = small_engine(model, 4)
@@ -260,7 +261,7 @@ def test_pool_counts_references_and_forgets_the_oldest_idle_page():
 
 
 def test_budgets_that_are_too_small(model):
-    with pytest.raises(UserError, match="kv_cache_memory = 10 bytes, expected at least 4096: a page of 16 tokens"):
+    with pytest.raises(UserError, match="kv_cache_memory = 10 bytes, expected at least 2048: a page of 16 tokens"):
         BatchingEngine(model, cache_memory=10).submit(Request([1], 2))
     with pytest.raises(UserError, match="40 tokens, expected at most 31"):
         small_engine(model, 2).submit(Request([1] * 40, 2))
