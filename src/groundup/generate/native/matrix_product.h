@@ -155,9 +155,23 @@ static inline void unpack_codes(const uint8_t *codes, long first, long count, ui
 #endif
 }
 
-/* sums (rows, 64) of one block of up to 16 rows and one plane of a group; added to those of an earlier plane. */
+/* Codes that are unpacked 8 columns of a plane at a time, between other instructions. */
+typedef struct {
+    const uint8_t *codes[2];
+    uint16_t *to;
+    long planes, first, next, pieces;
+} unpacking;
+
+static inline void unpack_piece(unpacking *job) {
+    if (job->next >= job->pieces) return;
+    const long plane = job->next % job->planes, column = job->next / job->planes * 8;
+    unpack_codes(job->codes[plane], job->first + column, 8, plane ? 0x4500 : 0x4300, job->to + (plane * SPAN + column) * TILE);
+    job->next++;
+}
+
+/* sums (rows, 64) of one block of up to 16 rows and all planes of a group. Tiles are multiplied while `job` goes on. */
 static inline void multiply_group(const operand *x, long block, long first, long count, const uint16_t *unpacked, int planes,
-                                  float *sums) {
+                                  float *sums, unpacking *job) {
     const long rows = block_rows(x, block);
     const uint16_t *from = x->rounded + 16 * block * x->columns + first;
 #if defined(TILES)
@@ -169,12 +183,16 @@ static inline void multiply_group(const operand *x, long block, long first, long
         for (long c = 0; c < count; c += 32) {
             const uint16_t *right = unpacked + c * 64;
             _tile_loadd(4, from + c, 2 * x->columns);
+            unpack_piece(job);
             _tile_loadd(5, right, 256);
             _tile_dpbf16ps(0, 4, 5);
+            unpack_piece(job);
             _tile_loadd(6, right + 32, 256);
             _tile_dpbf16ps(1, 4, 6);
+            unpack_piece(job);
             _tile_loadd(7, right + 64, 256);
             _tile_dpbf16ps(2, 4, 7);
+            unpack_piece(job);
             _tile_loadd(5, right + 96, 256);
             _tile_dpbf16ps(3, 4, 5);
         }
@@ -211,9 +229,10 @@ static inline void multiply_group(const operand *x, long block, long first, long
 
 /* Output columns of a tile of codes, for all rows; y (rows, 64).
 
-   Some groups are unpacked, then multiplied, then scaled: each step finds what it reads in the cache, not on its way there. */
+   Some groups are multiplied while the next ones are unpacked, then scaled: each step finds what it reads in the cache, not on
+   its way there. */
 static void multiply_codes(const matrix *w, const operand *x, long tile, float *y) {
-    uint16_t unpacked[2 * SPAN * TILE] __attribute__((aligned(64)));
+    uint16_t unpacked[2][2 * SPAN * TILE] __attribute__((aligned(64)));
     float sums[SPAN / 32 * 16 * TILE] __attribute__((aligned(64))), scale[TILE], offset[TILE];
     const int planes = w->kind == CODES_8 ? 2 : 1;
     const long padded = (w->rows + TILE - 1) / TILE * TILE, groups = w->columns / w->group, span = w->group < 128 ? 128 / w->group : 1;
@@ -224,14 +243,17 @@ static void multiply_codes(const matrix *w, const operand *x, long tile, float *
 #if defined(TILES)
     shape_tiles(x->rows < 16 ? x->rows : 16, 16);
 #endif
+    unpacking job = {{low, high}, unpacked[0], planes, 0, 0, planes * (groups < span ? groups : span) * w->group / 8};
+    while (job.next < job.pieces) unpack_piece(&job);
     for (long begin = 0; begin < groups; begin += span) {
         const long count = groups - begin < span ? groups - begin : span, first = begin * w->group;
-        unpack_codes(low, first, count * w->group, 0x4300, unpacked);
-        if (planes == 2) unpack_codes(high, first, count * w->group, 0x4500, unpacked + SPAN * TILE);
+        const long left = groups - begin - count < span ? groups - begin - count : span;
+        const uint16_t *from = job.to;
+        job = (unpacking){{low, high}, unpacked[from == unpacked[0]], planes, first + count * w->group, 0, planes * left * w->group / 8};
         for (long block = 0; block < x->blocks; block++) {
             const long rows = block_rows(x, block);
             for (long g = 0; g < count; g++)
-                multiply_group(x, block, first + g * w->group, w->group, unpacked + g * w->group * TILE, planes, sums + g * 16 * TILE);
+                multiply_group(x, block, first + g * w->group, w->group, from + g * w->group * TILE, planes, sums + g * 16 * TILE, &job);
             for (long g = 0; g < count; g++) {
                 const uint16_t *grid = w->grid + ((begin + g) * padded + tile * TILE) * 2;
                 for (int n = 0; n < TILE; n++) {
@@ -240,11 +262,12 @@ static void multiply_codes(const matrix *w, const operand *x, long tile, float *
                 }
                 for (long row = 0; row < rows; row++) {
                     const float sum = x->sums[(16 * block + row) * groups + begin + g];
-                    float *to = y + (16 * block + row) * TILE, *from = sums + (g * 16 + row) * TILE;
-                    for (int n = 0; n < TILE; n++) to[n] += scale[n] * from[n] + offset[n] * sum;
+                    float *to = y + (16 * block + row) * TILE, *total = sums + (g * 16 + row) * TILE;
+                    for (int n = 0; n < TILE; n++) to[n] += scale[n] * total[n] + offset[n] * sum;
                 }
             }
         }
+        while (job.next < job.pieces) unpack_piece(&job);
     }
 #if defined(TILES)
     _tile_release();
