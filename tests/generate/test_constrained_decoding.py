@@ -138,6 +138,11 @@ def test_what_cannot_be_compiled_is_one_line(compiler):
         (False, "cannot be compiled"),
         ({"$ref": "http://example.com/a"}, "http://example.com/a"),
         ({"multipleOf": 99999989}, "multipleOf = 99999989"),
+        (
+            {"allOf": [{"type": "integer", "multipleOf": factor} for factor in (991, 997)]},
+            "multipleOf of all parts is 988027",
+        ),
+        ({"allOf": [{"type": "string", "pattern": f".*{index}.*"} for index in range(60)]}, "60 patterns"),
         ({"enum": ["a" * 300_000]}, "characters, expected at most"),
         ({"properties": {f"p{index}": {} for index in range(5000)}}, "5000 properties"),
         ({"enum": [f"value {index}" for index in range(4000)]}, None),
@@ -154,7 +159,15 @@ def test_what_cannot_be_compiled_is_one_line(compiler):
         assert "\n" not in raised.value.message
         assert len(raised.value.message) < 400
     assert time.process_time() - started < 30
-    for kind, text in (("regex", "(a"), ("regex", "(?=a)b"), ("lark", "start: x"), ("lark", "a\n\n!?"), ("choice", [])):
+    for kind, text in (
+        ("regex", "(a"),
+        ("regex", "(?=a)b"),
+        ("lark", "start: x"),
+        ("lark", "a\n\n!?"),
+        ("lark", 'start: %json {"multipleOf": 99999989}'),
+        ("lark", "A: " + " & ".join("/.*x.*/" for _ in range(40))),
+        ("choice", []),
+    ):
         with pytest.raises(UserError, match=r"^[^\n]+$"):
             getattr(compiler, kind)(text)
 
@@ -168,6 +181,10 @@ def test_choices_and_grammars(tokenizer, compiler, model):
             )
             ids = generate(model, tokenizer.encode("a"), max_tokens=60, sampling=sampling, stop_ids=tokenizer.stop_ids)
             assert re.fullmatch(pattern, tokenizer.decode(ids)) or len(ids) == 60
+
+
+def test_a_schema_inside_of_a_grammar(compiler):
+    compiler.lark('start: "x" %json {"type": "integer", "description": "' + "a & b " * 20 + '"}')
 
 
 def test_special_tokens_are_no_text_and_stop_strings_are_found(tokenizer, compiler, model):

@@ -4,7 +4,9 @@ Before each token, a parser gives the mask of the tokens that may follow. Parsin
 optional package (`groundup[grammar]`); the mask excludes tokens before the filters of sampling.
 """
 
+import contextlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,16 @@ MAX_PROPERTIES = 1000
 """Of a schema; compilation is quadratic in them: 1000 take a second."""
 MAX_MULTIPLE_OF = 1000
 """Automata for multiples are as large as the number."""
+MAX_INTERSECTED = 8
+"""Patterns of a schema with `allOf`, or terminals joined by & in a grammar: automata of intersections grow exponentially."""
 COMPILED_GRAMMARS = 64
 """Compiled grammars that a compiler keeps."""
 MAX_ERROR = 200
 
 WHITESPACE = r"[ ]|\n[ ]{0,32}"
 """White space between the parts of JSON: unbounded, a small model may write nothing else."""
+
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 PROBE = 'Wait: a "b" c2\n  d.'
 """A text whose tokens must spell it; without them, masks over the bytes of tokens would be wrong."""
@@ -131,12 +137,19 @@ class GrammarCompiler:
     def lark(self, grammar: str) -> Grammar:
         """Texts of a context-free grammar: in llguidance's variant of Lark's syntax, in which `%json {...}` embeds a JSON
         schema, or in GBNF, llama.cpp's."""
-        from llguidance.gbnf_to_lark import any_to_lark
+        from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
+        for embedded in re.finditer(r"%json\s*(?=\{)", grammar):
+            with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
+                schema, end = json.JSONDecoder().raw_decode(grammar, embedded.end())
+                _check_schema(schema, grammar[embedded.end() : end])
+        if (joined := STRING.sub("", grammar).count("&")) > MAX_INTERSECTED:
+            raise UserError(f"the grammar has {joined} intersections (&), expected at most {MAX_INTERSECTED}")
         try:
-            return self._compile("lark", any_to_lark(grammar))
-        except (ValueError, LookupError, RecursionError) as error:
+            lark = any_to_lark(grammar)
+        except (GbnfToLarkError, ValueError, LookupError, RecursionError) as error:
             raise UserError(f"the grammar is not GBNF: {_one_line(str(error))}") from None
+        return self._compile("lark", lark)
 
     def _compile_grammar(self, kind: str, text: str) -> Grammar:
         from llguidance import LLMatcher, LLParserLimits
@@ -223,12 +236,27 @@ def _check_schema(schema: Any, text: str) -> None:
     """Refuse schemas whose compilation would take long. `text`: the schema as JSON, at most as deep as JSON is read."""
     if len(text) > MAX_GRAMMAR_CHARACTERS:
         raise UserError(f"the JSON schema has {len(text)} characters, expected at most {MAX_GRAMMAR_CHARACTERS}")
-    properties = 0
+    properties = patterns = 0
+    product, intersects = 1.0, False
     for value in _objects_of(schema):
+        patterns += isinstance(value.get("pattern"), str)
+        patterns += len(each) if isinstance(each := value.get("patternProperties"), Mapping) else 0
+        intersects = (
+            intersects or "allOf" in value or "patternProperties" in value or ("$ref" in value and len(value) > 1)
+        )
         properties += len(each) if isinstance(each := value.get("properties"), Mapping) else 0
         divisor = value.get("multipleOf", 1)
         if isinstance(divisor, int | float) and not 1 / MAX_MULTIPLE_OF <= abs(divisor) <= MAX_MULTIPLE_OF:
             raise UserError(f"multipleOf = {divisor}, expected {1 / MAX_MULTIPLE_OF} to {MAX_MULTIPLE_OF}")
+        product *= max(abs(divisor), 1) if isinstance(divisor, int | float) else 1
+    if intersects and patterns > MAX_INTERSECTED:
+        raise UserError(
+            f"the JSON schema has {patterns} patterns, expected at most {MAX_INTERSECTED} beside allOf or $ref"
+        )
+    if intersects and product > MAX_MULTIPLE_OF:
+        raise UserError(
+            f"multipleOf of all parts is {product:.0f}, expected at most {MAX_MULTIPLE_OF} beside allOf or $ref"
+        )
     if properties > MAX_PROPERTIES:
         raise UserError(f"the JSON schema has {properties} properties, expected at most {MAX_PROPERTIES}")
 
