@@ -1,0 +1,48 @@
+"""Speculative decoding beside the plain loop: equal texts, share of accepted proposals, processor seconds.
+
+    python benchmarks/speculative_decoding.py MODEL TEXT_FILE [DRAFT]
+
+The prompt asks to repeat a text, as edits and summaries do. One thread, float32 (in bfloat16 the rounding of passes over several
+tokens differs, and so may texts), greedy and sampled.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from groundup.generate import GREEDY, SamplingParams, SpeculationCounts, generate_text
+from groundup.generate.speculative_decoding import check_draft, speculative_text
+from groundup.quantize import open_model
+
+TOKENS = 100
+
+
+def main(folder, file, draft_folder=None):
+    torch.set_num_threads(1)
+    model, tokenizer = open_model(Path(folder), device="cpu", dtype="float32")
+    drafts = {"prompt lookup": None}
+    if draft_folder:
+        draft, of_draft = open_model(Path(draft_folder), device="cpu", dtype="float32")
+        check_draft(model, tokenizer, draft, of_draft)
+        drafts["draft"] = draft
+    text = Path(file).read_text(encoding="utf-8")[:700]
+    prompt = f"Text: {text}\n\nThe same text again, word for word: {text[:120]}"
+    for name, sampling in (("greedy", GREEDY), ("temperature 0.7", SamplingParams(temperature=0.7, seed=1))):
+        begin = time.process_time()
+        plain = generate_text(model, tokenizer, prompt, sampling=sampling, max_tokens=TOKENS)
+        print(f"{name:16} plain         {time.process_time() - begin:6.2f} s")
+        for kind, draft in drafts.items():
+            counts, begin = SpeculationCounts(), time.process_time()
+            chunks = speculative_text(
+                model, tokenizer, prompt, draft, sampling=sampling, max_tokens=TOKENS, counts=counts
+            )
+            equal = "equal" if "".join(chunks) == plain else "DIFFERENT"
+            seconds = time.process_time() - begin
+            share = f"{counts.acceptance_rate:.0%} of {counts.proposed} accepted, {counts.passes} passes"
+            print(f"{name:16} {kind:13} {seconds:6.2f} s  {equal}, {share}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
