@@ -115,11 +115,6 @@ class BatchingEngine:
         return new_paged_cache(self._model, self.max_batch, self._cache_memory)
 
     @property
-    def pages_in_use(self) -> int:
-        """Pages of keys and values that requests hold."""
-        return self.cache.pool.used if "cache" in vars(self) else 0
-
-    @property
     def running(self) -> int:
         return len(self._running) + sum(len(prefill.rows) for prefill in self._prefilling)
 

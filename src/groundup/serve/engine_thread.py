@@ -53,7 +53,7 @@ class EngineThread:
     @property
     def pages(self) -> int:
         """Pages of keys and values that requests hold."""
-        return self._engine.pages_in_use
+        return self._engine.cache.pool.used if "cache" in vars(self._engine) else 0  # made at the first request
 
     @property
     def waiting(self) -> int:
