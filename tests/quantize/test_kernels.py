@@ -88,7 +88,7 @@ def test_compiled_products(scheme, monkeypatch):
 
 
 def test_threads_divide_the_tiles(monkeypatch):
-    if not native_code.has_native_code():
+    if native_library() is None:
         pytest.skip("no C compiler")
     layer = Int4Linear(quantized_layer(SCHEMES[0], out_features=5 * TILE_ROWS))
     expected = layer.dequantize()

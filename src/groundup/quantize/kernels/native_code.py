@@ -45,11 +45,6 @@ def dequantize_natively(
     return True
 
 
-def has_native_code() -> bool:
-    """Whether `dequantize_natively` has compiled code."""
-    return _function() is not None
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="dequantize")
