@@ -232,3 +232,25 @@ def test_what_has_no_form_is_refused():
         torch.einsum("ab,bc->ac", torch.ones(2, 2), torch.ones(2, 2))
     with pytest.raises(UserError, match="state-space"):
         make_deterministic(drawn(num_kv_heads=4, state_space={"state_size": 8, "num_groups": 2}))
+
+
+def test_preempted_requests_get_the_same_answers(monkeypatch):
+    preempted = []
+    preempt = BatchingEngine._preempt
+    monkeypatch.setattr(BatchingEngine, "_preempt", lambda engine: (preempted.append(engine), preempt(engine)))
+    model = make_deterministic(drawn().bfloat16())
+
+    def run(numbers, **options):
+        engine = BatchingEngine(model, **options)
+        made = {Request([n + 1, n + 2, n + 3] * 4, 40, SamplingParams(seed=n), logprobs=2): n for n in numbers}
+        found = {n: [] for n in numbers}
+        for request in made:
+            engine.submit(request)
+        while engine.busy:
+            for output in engine.step():
+                found[made[output.request]].append((output.token, output.logprob, output.top_logprobs))
+        return found
+
+    alone = {n: run([n])[n] for n in range(4)}
+    assert run(range(4), cache_memory=33_000) == alone
+    assert preempted
