@@ -7,8 +7,8 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.data.inputs import hash_task_files
 from groundup.data.task_files import READERS
-from groundup.evaluate import ScoredDocument, sample_validation_documents, score_documents, task_of_file
-from groundup.evaluate.likelihood import continuation_nats
+from groundup.evaluate import ScoredDocument, sample_validation_documents, task_of_file
+from groundup.evaluate.continuations import score_continuations
 from groundup.evaluate.tasks import (
     CHOICE_TOKENS,
     CHOICES,
@@ -111,14 +111,6 @@ def test_completion_task_from_a_file(trained, tokenizer, tmp_path):
     assert run_task(task, trained, tokenizer)["accuracy"] == 0.5
 
 
-def test_a_context_that_is_read_once_gives_the_same_likelihoods(trained, tokenizer):
-    context = tokenizer.encode("The river went to the garden and")
-    endings = [tokenizer.encode(text) for text in (" saw the stone.", " the", " stone the saw and zzz")]
-    documents = [ScoredDocument([*context, *ending], 1, num_context_tokens=len(context)) for ending in endings]
-    expected = score_documents(trained, documents).document_nats
-    assert continuation_nats(trained, context, endings) == pytest.approx(list(expected), abs=1e-4)
-
-
 def test_chat_template_of_a_task(trained, tokenizer, tmp_path):
     """The choice is scored as the answer of a turn, of which the question is the user's."""
     chat = copy.copy(tokenizer)
@@ -127,7 +119,8 @@ def test_chat_template_of_a_task(trained, tokenizer, tmp_path):
     task = task_of_file(write(tmp_path / "a", items), apply_chat_template=True)
     assert (task.kind, task.name, task.apply_chat_template) == ("multiple_choice", "a", True)
     prompt = tokenizer.encode("[user] Hi\n[assistant]")
-    nats = continuation_nats(trained, prompt, [tokenizer.encode(choice) for choice in items[0]["choices"]])
+    found = score_continuations(trained, [(prompt, tokenizer.encode(choice)) for choice in items[0]["choices"]])
+    nats = [-score.logprob for score in found]
     found = run_task(task, trained, chat)
     assert found["accuracy"] == float(nats[0] < nats[1])
     assert found["accuracy_norm"] == float(nats[0] / 11 < nats[1] / 8)

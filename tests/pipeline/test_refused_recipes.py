@@ -93,8 +93,9 @@ def test_refused_before_the_first_stage(name, tmp_path, monkeypatch):
     if name == "no CUDA device" and torch.cuda.is_available():
         pytest.skip("there is one")
     monkeypatch.chdir(tmp_path)
-    for file in ("a.txt", "chat.jsonl", "mine.jsonl"):
+    for file in ("a.txt", "chat.jsonl"):
         (tmp_path / file).write_text("text")
+    (tmp_path / "mine.jsonl").write_text('{"question": "a", "choices": ["b", "c"], "answer": 0}')
     changes, words = REFUSED[name]
     recipe = recipe_of(changes)
 

@@ -6,7 +6,8 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
-    model_commands.py      generate, embed, evaluate, export
+    model_commands.py      embed, export
+    evaluate_command.py    evaluate
     chat_command.py        chat
     serve_command.py       serve
     quantize_command.py    quantize

@@ -1,22 +1,23 @@
-"""Commands that take a model: generate, embed, evaluate, export; the others have files of their own."""
+"""Commands that take a model: embed and export; the others have files of their own."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.cli.chat_command import chat as chat
 from groundup.cli.classify_command import classify as classify
+from groundup.cli.evaluate_command import evaluate as evaluate
 from groundup.cli.generate_command import generate as generate
 from groundup.cli.merge_command import merge as merge
 from groundup.cli.model_check import note_truncated, open_for_text
-from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, JsonOption, ModelArgument, VerifyOption
+from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, ModelArgument, VerifyOption
 from groundup.cli.quantize_command import quantize as quantize
 from groundup.cli.serve_command import serve as serve
-from groundup.cli.text_input import read_text, texts_to_read
+from groundup.cli.text_input import texts_to_read
 
 InputOption = Annotated[
     Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
@@ -73,62 +74,6 @@ def embed(
         print("\n".join(lines))
     else:
         out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def evaluate(
-    model: ModelArgument,
-    text: Annotated[Path | None, typer.Option(help="Text to score, UTF-8.")] = None,
-    task: Annotated[
-        Path | None,
-        typer.Option(
-            help="Questions with known answers: JSON lines of question, choices, answer (its index); or of prompt, completion."
-        ),
-    ] = None,
-    apply_chat_template: Annotated[
-        bool, typer.Option("--apply-chat-template", help="Ask the questions of --task in the model's chat template.")
-    ] = False,
-    delimiter: Annotated[str, typer.Option(help="Text between a question of --task and its choice.")] = " ",
-    as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    adapter: AdapterOption = None,
-    verify: VerifyOption = True,
-) -> None:
-    """Measure bits per byte of a model on a text, or its answers to questions, with intervals of 95%.
-
-    Example: groundup evaluate runs/quickstart --text held-out.txt
-
-    Example: groundup evaluate runs/mine --task questions.jsonl --apply-chat-template
-    """
-    from groundup.evaluate import run_task, score_text, task_of_file
-    from groundup.model.serialization import weight_dtype
-
-    if text is None and task is None:
-        raise UserError("nothing to evaluate on", hint="--text FILE, or --task FILE")
-    if apply_chat_template and task is None:
-        raise UserError("--apply-chat-template without --task", hint="a text is scored as it is")
-    content = None if text is None else read_text(text)
-    questions = (
-        None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
-    )
-    network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
-    score: dict[str, Any] = {"dtype": weight_dtype(network)}
-    score |= {} if content is None else score_text(network, tokenizer, content)
-    result = None if questions is None else run_task(questions, network, tokenizer)
-    if as_json:
-        print(json.dumps(score | (result or {}), indent=1))
-        return
-    for key, value in score.items():
-        print(
-            f"{key:<16} "
-            + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value)
-        )
-    if result is not None:
-        chance = "" if result["chance"] is None else f", chance {result['chance']:.1%}"
-        for name, interval in (("accuracy", "interval"), ("accuracy_norm", "interval_norm")):
-            if name in result:
-                bounds = " ({:.1%} to {:.1%})".format(*result[interval])
-                print(f"{name:<16} {result[name]:.1%}{bounds} of {result['items']:,} items{chance}")
 
 
 def export(

@@ -5,15 +5,17 @@
     validation_documents.py  held-out documents to score, drawn by a seed
     text_documents.py        spans of text files that a recipe names
     baselines.py             unigram and bigram models, gzip, bzip2, xz: bits per byte without a neural network
+    continuations.py         log-likelihood of continuations, contexts read once
     intervals.py             confidence intervals of shares and ratios
     tasks.py                 multiple choice and completion, from files and from held-out text
+    lm_eval_adapter.py       tasks of lm-evaluation-harness
     text_samples.py          continuations of prompts
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
     retrieval.py             whether an encoder finds the other half of a passage, beside TF-IDF
     translation_scores.py    BLEU and chrF of translations
     stage.py                 05-scores
 
-Deliberately absent: metrics that others define and maintain (ROUGE, the benchmarks of lm-evaluation-harness).
+Deliberately absent: benchmarks and metrics that others define and maintain (lm-evaluation-harness has them).
 """
 
 from groundup.data.task_files import task_of_file

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,7 +14,7 @@ from groundup.model import Decoder
 BATCH_TOKENS = 4_096
 """Tokens in one forward pass, padding included."""
 
-Pair = tuple[Sequence[int], Sequence[int]]
+Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 """Tokens of a context and of its continuation; at least one of each."""
 
 
@@ -40,7 +41,7 @@ def score_continuations(model: Decoder, pairs: Sequence[Pair], progress: Any = N
     scores: list[ContinuationScore | None] = [None] * len(pairs)
     by_context: dict[tuple[int, ...], list[int]] = {}
     for index, (context, _) in enumerate(pairs):
-        by_context.setdefault(tuple(context), []).append(index)
+        by_context.setdefault(tuple(map(int, context)), []).append(index)
     alone: list[int] = []
     was_training = model.training
     model.eval()
@@ -77,7 +78,7 @@ def _batches(pairs: Sequence[Pair], indices: list[int]) -> Iterator[list[int]]:
 
 
 def _score_of_shared(
-    model: Decoder, context: Sequence[int], endings: Sequence[Sequence[int]]
+    model: Decoder, context: Sequence[int], endings: Sequence[Sequence[int] | np.ndarray]
 ) -> list[ContinuationScore]:
     """Of several continuations of one context, which is read once."""
     device = next(model.parameters()).device
@@ -102,11 +103,11 @@ def _score_batch(model: Decoder, pairs: Sequence[Pair], limit: int) -> list[Cont
     return _scores(model, model.hidden_states(tokens.to(device)), labels.to(device))
 
 
-def _pad(rows: Sequence[Sequence[int]], length: int) -> Int[Tensor, "B T"]:
+def _pad(rows: Sequence[Sequence[int] | np.ndarray], length: int) -> Int[Tensor, "B T"]:
     """Rows with -1 on the right."""
     padded = torch.full((len(rows), length), -1, dtype=torch.long)
     for row, ids in enumerate(rows):
-        padded[row, : len(ids)] = torch.tensor(list(ids), dtype=torch.long)
+        padded[row, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
     return padded
 
 

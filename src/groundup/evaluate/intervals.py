@@ -117,9 +117,8 @@ def _cluster_sums(
         return top, bottom
     numbers: dict[Hashable, int] = {}
     index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
-    sums = np.zeros((2, len(numbers)))
-    np.add.at(sums, (slice(None), index), np.stack([top, bottom]))
-    return sums[0], sums[1]
+    top, bottom = (np.bincount(index, weights=values, minlength=len(numbers)) for values in (top, bottom))
+    return top.astype(np.float64), bottom.astype(np.float64)
 
 
 def _ratio_variance(top: Array, bottom: Array) -> float:

@@ -159,34 +159,6 @@ def score_documents(
     )
 
 
-@torch.no_grad()
-def continuation_nats(
-    model: Decoder, context: Sequence[int], continuations: Sequence[Sequence[int] | np.ndarray]
-) -> list[float]:
-    """Negative log likelihood in nats of several continuations of one context, which is read once.
-
-    The longest of them fits into the model's context. As `score_documents` of each, up to rounding.
-    """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    longest = max(map(len, continuations))
-    cache = model.new_cache(1, len(context) + longest)
-    last = model.hidden_states(torch.tensor([context], device=device), cache=cache)[:, -1:]
-    cache.select_rows(torch.zeros(len(continuations), dtype=torch.long, device=device))
-    labels = torch.full((len(continuations), longest), -1)
-    for row, ids in enumerate(continuations):
-        labels[row, : len(ids)] = torch.tensor(list(ids))
-    labels = labels.to(device)
-    hidden = last.expand(len(continuations), -1, -1)
-    if longest > 1:
-        hidden = torch.cat([hidden, model.hidden_states(labels[:, :-1].clamp(min=0), cache=cache)], dim=1)
-    nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)
-    nats[labels >= 0] = _token_losses(model, hidden[labels >= 0], labels[labels >= 0])
-    model.train(was_training)
-    return nats.sum(dim=1).tolist()
-
-
 def score_windows(model: nn.Module, shard: TokenShard, window: int, *, max_tokens: int) -> DocumentScores:
     """Quick score of a shard for the validation curve of a training run: non-overlapping windows across documents.
 

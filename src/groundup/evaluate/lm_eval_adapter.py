@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
@@ -36,8 +37,13 @@ FILE_KINDS = {".arrow": "arrow", ".parquet": "parquet", ".jsonl": "json"}
 class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
     """A decoder as lm-evaluation-harness asks it."""
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, progress: Progress, max_batch: int = 8):
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, progress: Progress, max_batch: int = 8):
         super().__init__()
+        if not isinstance(model, Decoder):
+            raise UserError(
+                f"{type(model).__name__} does not define the likelihood of a text, expected a decoder",
+                hint="encoders and encoder-decoders are scored by masked tokens of a text",
+            )
         self.model, self.text_tokenizer, self.progress, self.max_batch = model, tokenizer, progress, max_batch
 
     @property
@@ -118,7 +124,7 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
 
 
 def run_harness(
-    model: Decoder,
+    model: nn.Module,
     tokenizer: Tokenizer,
     tasks: Sequence[str],
     progress: Progress,
@@ -147,7 +153,7 @@ def run_harness(
     manager = TaskManager()
     if unknown := [name for name in tasks if name not in manager.all_tasks]:
         raise UserError(f"{unknown[0]}: no task of lm-evaluation-harness", hint="`lm-eval ls tasks` lists its names")
-    with _local_datasets(datasets_folder, progress.log):
+    with local_datasets(datasets_folder, progress.log):
         found = simple_evaluate(
             HarnessModel(model, tokenizer, progress), tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot,
             limit=limit, apply_chat_template=apply_chat_template, bootstrap_iters=0, random_seed=seed,
@@ -183,7 +189,7 @@ def _is_number(value: Any) -> bool:
 
 
 @contextmanager
-def _local_datasets(folder: Path | None, log: Callable[[str], None]) -> Iterator[None]:
+def local_datasets(folder: Path | None, log: Callable[[str], None]) -> Iterator[None]:
     """`datasets.load_dataset`, which the harness calls, reads from `folder` inside of this context."""
     import datasets  # pyright: ignore[reportMissingImports]
 

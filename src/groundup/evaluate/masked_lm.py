@@ -69,12 +69,35 @@ def score_masked(
     count = max(1, min(max_tokens, shard.num_tokens) // length)
     begins = [(shard.num_tokens - length) * i // max(1, count - 1) for i in range(count)]
     sequences = torch.from_numpy(np.stack([shard.tokens[begin : begin + length] for begin in begins]).astype(np.int64))
+    return score_masked_sequences(model, mask_function, sequences, seed)
+
+
+def score_masked_text(model: nn.Module, tokenizer: Tokenizer, text: str, *, seed: int = 0) -> dict[str, float]:
+    """`score_masked` of a text, in consecutive sequences of the model's context; a shorter rest is read with the text before it.
+
+    Raises UserError when the text is empty, and when the tokenizer has no mask tokens.
+    """
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    ids = tokenizer.encode(text)
+    if len(ids) < 2:
+        raise UserError(f"a text of {len(text)} characters cannot be scored", hint="a paragraph or more of text")
+    length = min(config.context_length, len(ids))
+    begins = [*range(0, len(ids) - length, length), len(ids) - length]
+    sequences = torch.tensor([ids[begin : begin + length] for begin in begins])
+    return score_masked_sequences(model, make_mask_function(config, tokenizer), sequences, seed)
+
+
+def score_masked_sequences(
+    model: nn.Module, mask_function: MaskFunction, sequences: Int[Tensor, "N T"], seed: int
+) -> dict[str, float]:
+    """{"loss" (nats), "accuracy", "masked_tokens"} over sequences of one length."""
     generator = torch.Generator().manual_seed(seed)
     device, was_training = next(model.parameters()).device, model.training
     nats, num_correct, num_masked = 0.0, 0, 0
     model.eval()
     with torch.no_grad():
-        for tokens in sequences.split(max(1, BATCH_TOKENS // length)):
+        for tokens in sequences.split(max(1, BATCH_TOKENS // sequences.shape[1])):
             batch = {name: tensor.to(device) for name, tensor in mask_function(tokens, generator).items()}
             masked = batch["labels"] != IGNORE_INDEX
             logits, labels = _logits(model, batch)[masked].float(), batch["labels"][masked]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.task_files import read_completions, read_questions
+from groundup.evaluate.continuations import score_continuations
 from groundup.evaluate.intervals import share_interval
-from groundup.evaluate.likelihood import ScoredDocument, continuation_nats, score_documents
+from groundup.evaluate.likelihood import ScoredDocument
 from groundup.generate import GREEDY, decode_output, encode_prompt, generate
 from groundup.model import Decoder
 from groundup.recipe.evaluate_config import TaskConfig, TaskKind
@@ -48,26 +49,21 @@ class ChoiceScores:
 def score_choices(model: Decoder, items: Sequence[MultipleChoiceItem]) -> ChoiceScores:
     """The likeliest choice of each item, by two measures: the total, and the mean over characters, which helps long choices.
 
-    Both as in lm-evaluation-harness (Gao et al. 2021). A question is read once for all of its choices, where it fits into
-    the context with them.
+    Both as in lm-evaluation-harness (Gao et al. 2021).
     """
     scores = ChoiceScores([], [])
+    pairs = [
+        (choice.ids[: choice.num_context_tokens], choice.ids[choice.num_context_tokens :])
+        for item in items
+        for choice in item.choices
+    ]
+    found = iter(score_continuations(model, pairs))
     for item in items:
-        nats = _choice_nats(model, item.choices)
+        nats = [-next(found).logprob for _ in item.choices]
         means = [each / length for each, length in zip(nats, item.lengths, strict=True)]
         scores.correct.append(nats.index(min(nats)) == item.answer)
         scores.correct_norm.append(means.index(min(means)) == item.answer)
     return scores
-
-
-def _choice_nats(model: Decoder, choices: Sequence[ScoredDocument]) -> list[float]:
-    """Negative log likelihood of each choice, in nats."""
-    contexts = {tuple(choice.ids[: choice.num_context_tokens]) for choice in choices}
-    longest = max(len(choice.ids) for choice in choices)
-    if not isinstance(model, Decoder) or len(contexts) > 1 or longest > model.config.cached_context_length:
-        return list(score_documents(model, choices).document_nats)
-    context = contexts.pop()
-    return continuation_nats(model, context, [choice.ids[len(context) :] for choice in choices])
 
 
 def continuation_items(

@@ -1,0 +1,121 @@
+"""`groundup evaluate`: bits per byte of a text, answers to the questions of a file, tasks of lm-evaluation-harness."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import Progress
+from groundup.cli.model_check import open_for_text
+from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, JsonOption, ModelArgument, VerifyOption
+from groundup.cli.text_input import read_text
+
+
+def evaluate(
+    model: ModelArgument,
+    text: Annotated[Path | None, typer.Option(help="Text to score, UTF-8.")] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            help="Questions with known answers: JSON lines of question, choices, answer (its index); or of prompt, completion."
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Tasks of lm-evaluation-harness: hellaswag,arc_easy,mmlu.")
+    ] = None,
+    datasets: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the datasets of --tasks, PATH/NAME/SPLIT; default: the Hugging Face hub."),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="Solved examples before each question of --tasks; default: the task's.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First questions of each of --tasks only.")] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Ask the questions in the model's chat template.")
+    ] = False,
+    delimiter: Annotated[str, typer.Option(help="Text between a question of --task and its choice.")] = " ",
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    adapter: AdapterOption = None,
+    verify: VerifyOption = True,
+) -> None:
+    """Measure bits per byte of a model on a text, its answers to questions, or tasks of lm-evaluation-harness.
+
+    Intervals are of 95%. Encoders and encoder-decoders are scored by masked tokens of the text.
+
+    Example: groundup evaluate runs/quickstart --text held-out.txt
+
+    Example: groundup evaluate runs/mine --task questions.jsonl --apply-chat-template
+
+    Example: groundup evaluate models/smollm2 --tasks hellaswag,arc_easy --limit 200
+    """
+    from groundup.evaluate import run_task, score_text, task_of_file
+    from groundup.evaluate.masked_lm import score_masked_text
+    from groundup.model import Decoder
+    from groundup.model.serialization import weight_dtype
+
+    if text is None and task is None and tasks is None:
+        raise UserError("nothing to evaluate on", hint="--text FILE, --task FILE, or --tasks NAME,...")
+    if apply_chat_template and task is None and tasks is None:
+        raise UserError("--apply-chat-template without questions", hint="a text is scored as it is")
+    if tasks is None and (datasets, num_fewshot, limit) != (None, None, None):
+        raise UserError("--datasets, --num-fewshot and --limit are for --tasks", hint="--tasks NAME,...")
+    content = None if text is None else read_text(text)
+    questions = (
+        None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
+    )
+    network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
+    score: dict[str, Any] = {"dtype": weight_dtype(network)}
+    is_decoder = isinstance(network, Decoder)
+    if content is not None:
+        score |= (
+            score_text(network, tokenizer, content) if is_decoder else score_masked_text(network, tokenizer, content)
+        )
+    if not is_decoder and (questions or tasks):
+        raise UserError(
+            f"{model}: tasks are scored by the likelihood of a text, which only a decoder defines",
+            hint="an encoder or encoder-decoder is scored by masked tokens: --text FILE",
+        )
+    result = None if questions is None else run_task(questions, network, tokenizer)
+    harness: dict[str, dict[str, Any]] = {}
+    if tasks is not None:
+        from groundup.evaluate.lm_eval_adapter import run_harness
+
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        harness = run_harness(
+            network, tokenizer, names, Progress(), datasets_folder=datasets, num_fewshot=num_fewshot, limit=limit,
+            apply_chat_template=apply_chat_template,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(score | (result or {}) | ({"tasks": harness} if harness else {}), indent=1))
+        return
+    for key, value in score.items():
+        print(
+            f"{key:<16} "
+            + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value)
+        )
+    if result is not None:
+        chance = "" if result["chance"] is None else f", chance {result['chance']:.1%}"
+        for name, interval in (("accuracy", "interval"), ("accuracy_norm", "interval_norm")):
+            if name in result:
+                bounds = " ({:.1%} to {:.1%})".format(*result[interval])
+                print(f"{name:<16} {result[name]:.1%}{bounds} of {result['items']:,} items{chance}")
+    for line in _harness_lines(harness):
+        print(line)
+
+
+def _harness_lines(scores: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A line for each metric of each task."""
+    width = max(map(len, scores), default=0)
+    for name, values in scores.items():
+        items = f" of {values['items']:,} items" if "items" in values else ""
+        for metric, value in values.items():
+            if metric != "items" and not metric.endswith("_interval"):
+                bounds = values.get(f"{metric}_interval")
+                interval = f" ({bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+                yield f"{name:<{width}}  {metric:<12} {value:.4f}{interval}{items}"
