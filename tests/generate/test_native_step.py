@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.artifacts.errors import UserError
 from groundup.generate import GREEDY, BatchingEngine, generate, next_token_logits
 from groundup.generate.native import decode_step
 from groundup.generate.native.native_matrix import native_library
+from groundup.interop.adapters.lora_layer import adapter_disabled
+from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
 from groundup.model import build_model
 from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
 from groundup.quantize.kernels.kernel_choice import use_kernels
@@ -106,6 +109,28 @@ def test_changed_weights_are_read_anew():
         next_token_logits(model, [[1, 2, 3]], model.new_cache(1, 3)).argmax()
         == model(torch.tensor([[1, 2, 3]])).logits[0, -1].argmax()
     )
+
+
+def test_rows_without_a_place_in_the_cache_are_refused():
+    model = draw_model()
+    for rows, cached in ((2, 1), (1, 3)):
+        with pytest.raises(UserError, match=f"{rows} sequences with a cache of {cached}"):
+            next_token_logits(model, [[1, 2]] * rows, model.new_cache(cached, 8))
+    cache = BatchingEngine(model).cache
+    with pytest.raises(UserError, match="2 tokens in 0 pages"):
+        next_token_logits(model, [[1, 2]], cache.batch([cache.begin([1, 2])]))
+
+
+def test_trained_rows_can_be_disabled():
+    model, context = draw_model(), [[1, 2, 3]]
+    plain = next_token_logits(model, context, model.new_cache(1, 3))
+    for rows in add_trainable_tokens(model, [2]).values():
+        rows.delta.data.fill_(1.0)
+    assert not torch.equal(next_token_logits(model, context, model.new_cache(1, 3)), plain)
+    with adapter_disabled(model):
+        torch.testing.assert_close(
+            next_token_logits(model, context, model.new_cache(1, 3)), plain, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_hooks_are_called():

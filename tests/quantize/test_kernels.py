@@ -1,10 +1,14 @@
 """Layers in a kernel's layout against layers that dequantize and multiply."""
 
+import copy
+import os
+from typing import Any
+
 import pytest
 import torch
 
 from groundup.generate import generate
-from groundup.generate.native.native_library import load_native
+from groundup.generate.native.native_library import _is_foreign, load_native
 from groundup.generate.native.native_matrix import native_library
 from groundup.model.token_rows import PackedTable
 from groundup.quantize import QuantizationScheme, QuantizationSettings, QuantizedLinear, QuantizedWeight, quantize_model
@@ -67,6 +71,66 @@ def test_without_native_code(tmp_path, monkeypatch, variables):
         monkeypatch.setenv(name, value)
     assert load_native.__wrapped__(native_code.SOURCE) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_library_is_compiled_anew_and_that_of_another_user_is_not_loaded(tmp_path, monkeypatch):
+    if native_library() is None:
+        pytest.skip("no C compiler")
+    source = tmp_path / "one.c"
+    source.write_text("int one(void) { return 1; }")
+
+    def load(content) -> Any:
+        """With a library of this content in a cache folder of its own: a loaded one would not be read again."""
+        folder = tmp_path / str(content)
+        folder.mkdir()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        monkeypatch.setenv("GROUNDUP_CACHE", str(folder))
+        return load_native.__wrapped__(source), folder
+
+    loaded, folder = load(None)
+    (name,) = (path.name for path in folder.iterdir())
+    assert loaded.one() == 1
+    assert load(b"damaged")[0].one() == 1
+    monkeypatch.setattr("groundup.generate.native.native_library._is_foreign", lambda library: library.name == name)
+    loaded, folder = load(b"of another user")
+    assert loaded.one() == 1
+    assert (folder / name).read_bytes() == b"of another user"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files")
+def test_files_of_other_users_are_known(tmp_path, monkeypatch):
+    library = tmp_path / "library.so"
+    assert not _is_foreign(library)
+    library.touch()
+    assert not _is_foreign(library)
+    if os.geteuid() == 0:
+        os.chown(library, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert _is_foreign(library)
+
+
+def test_without_a_home_folder_nothing_is_compiled(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("groundup.generate.native.native_library.default_cache", no_home)
+    assert load_native.__wrapped__(native_code.SOURCE) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_layer_in_another_dtype_computes_the_same(dtype):
+    layer = Int4Linear(quantized_layer(SCHEMES[0]))
+    x = torch.randn(3, 192)
+    expected = copy.deepcopy(layer)(x)
+    torch.testing.assert_close(layer.to(dtype)(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_no_rows_and_other_devices():
+    layer = Int4Linear(quantized_layer(SCHEMES[0]))
+    assert layer(torch.randn(0, 192)).shape == (0, layer.out_features)
+    assert layer.to("meta")(torch.randn(1, 192, device="meta")).device.type == "meta"  # no address is read
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)

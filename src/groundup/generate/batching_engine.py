@@ -72,8 +72,8 @@ class _Prefill:
 class BatchingEngine:
     """Runs requests in one batch. Not thread-safe: one thread submits, cancels and steps.
 
-    The tokens of a greedy request equal those of `generate_reference`, whatever else runs (up to the rounding of matrix
-    products of other shapes; to the last bit with `make_deterministic`).
+    The tokens of a greedy request equal those of `generate`, whatever else runs (up to the rounding of matrix products of
+    other shapes; to the last bit with `make_deterministic`).
 
     Args:
         max_batch: requests that run at the same time; more wait in order.

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.artifacts.errors import UserError
 from groundup.generate.chunked_attention import chunked_attention
 from groundup.generate.native.native_matrix import FLOAT_KINDS, NativeMatrix, float_matrix, native_library
 from groundup.generate.paged_kv_cache import PagedBatch
@@ -22,6 +23,7 @@ from groundup.model.block import PreNormBlock, SandwichBlock, SublayerOutputBloc
 from groundup.model.embedding import Embedding, PassThrough, Scale, check_tokens
 from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.frozen_linear import PackedLinear
+from groundup.model.head import UntiedHead
 from groundup.model.kv_cache import KeyPages
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.model.position_encoding import RotaryPositionEncoding
@@ -149,6 +151,9 @@ class DecoderStep:
         if isinstance(table, PackedTable):
             _require(bias is None)
             return self.linear(table.matrix)
+        _require(
+            type(table) in (nn.Embedding, UntiedHead)
+        )  # with trained rows it is of another type: they can be disabled
         return self.matrix(float_matrix(table.weight, bias))  # type: ignore[arg-type]
 
     def matrix(self, matrix: NativeMatrix | None) -> NativeMatrix:
@@ -215,6 +220,7 @@ def step_in_c(
     if step is None or pages.keys.dtype not in FLOAT_KINDS or pages.keys.device.type != "cpu":
         return None
     check_tokens(tokens, step.config, max(pages.lengths))
+    _check_room(tokens, pages)
     logits = step.run(tokens, pages)
     cache.advance(tokens.shape[1])
     return logits
@@ -240,6 +246,18 @@ def _is_altered(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or vars(module).keys() & {"forward", "hidden_states"}
     )
+
+
+def _check_room(tokens: Int[Tensor, "B T"], pages: KeyPages) -> None:
+    """Raises UserError unless the pages are those of the rows of `tokens` and have room for them: C checks no addresses."""
+    if len(tokens) != len(pages.tables):
+        raise UserError(f"tokens of {len(tokens)} sequences with a cache of {len(pages.tables)}, expected as many")
+    for table, length in zip(pages.tables, pages.lengths, strict=True):
+        if length + tokens.shape[1] > len(table) * pages.size:
+            raise UserError(
+                f"cache: {length + tokens.shape[1]} tokens in {len(table)} pages of {pages.size}",
+                hint="PagedKVCache.reserve(sequence, num_tokens)",
+            )
 
 
 def _require(known: bool) -> None:

@@ -34,18 +34,42 @@ def load_native(source: Path, *flags: str) -> ctypes.CDLL | None:
     options = (*FLAGS, *flags)
     contents = [part.read_bytes() for part in parts]
     key = hashlib.sha256(b"\0".join([*contents, " ".join(options).encode(), _processor()])).hexdigest()[:16]
-    library = default_cache() / f"{source.stem}-{key}.so"
     try:
-        if not library.is_file():
-            library.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-                built = Path(folder) / library.name
-                command = [*compiler.split(), *options, str(source), "-o", str(built), *LIBRARIES]
-                subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
-                built.rename(library)
-        return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError):
+        library = default_cache() / f"{source.stem}-{key}.so"
+        if _is_foreign(library):  # a folder that several people write to
+            library = library.with_stem(f"{library.stem}-{os.geteuid()}")
+            if _is_foreign(library):
+                return None
+        return _load(library) or _compile([*compiler.split(), *options, str(source)], library)
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: a user without a home folder
         return None
+
+
+def _compile(command: list[str], library: Path) -> ctypes.CDLL:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        built = Path(folder) / library.name
+        # without pipes, which processes of a compiler that hangs would keep open
+        subprocess.run(
+            [*command, "-o", str(built), *LIBRARIES], check=True, timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        built.chmod(0o755)
+        built.rename(library)
+    return ctypes.CDLL(str(library))
+
+
+def _load(library: Path) -> ctypes.CDLL | None:
+    """None for a library that does not exist or is damaged."""
+    try:
+        return ctypes.CDLL(str(library)) if library.is_file() else None
+    except OSError:
+        return None
+
+
+def _is_foreign(library: Path) -> bool:
+    """Whether a file belongs to another user than this one and root: its code would run as this user."""
+    return hasattr(os, "geteuid") and library.exists() and library.stat().st_uid not in (0, os.geteuid())
 
 
 def _processor() -> bytes:

@@ -60,6 +60,10 @@ def multiply(x: Float[Tensor, "M K"], matrix: NativeMatrix) -> Float[Tensor, "M 
     """x W^T + b in the dtype of x, which is float32 or bfloat16, by `torch.get_num_threads()` threads."""
     library = native_library()
     assert library is not None
+    assert x.shape[1] == matrix.columns, "the C code checks no addresses"
+    assert x.device.type == "cpu"
+    if not len(x):  # a tile of no rows is a fault of the processor
+        return x.new_empty(0, matrix.rows)
     x = x if x.stride(-1) == 1 else x.contiguous()
     y = x.new_empty(len(x), matrix.rows)
     wide = x.dtype is torch.float32

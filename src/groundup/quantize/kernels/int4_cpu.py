@@ -84,10 +84,20 @@ class Int4Linear(PackedLinear):
         layout = tile_layout()
         if native_library() is None or layout is None or not layout.halves or layout.rows != NATIVE_TILE_ROWS:
             return None
+        if self.planes.device.type != "cpu":
+            return None
         if self._native is None or self._native[0] != self.planes.data_ptr():
             made = code_matrix(self.planes, self.grid, self.out_features, self.bias, self.order)
             self._native = (self.planes.data_ptr(), made)
         return self._native[1]
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        """Move to another device, but keep the grid in bfloat16: kernels read it as such."""
+        grid = self.grid
+        super()._apply(fn, recurse)
+        if self.grid.dtype != grid.dtype:
+            self.grid = grid.to(self.grid.device)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_native": None}  # addresses are not those of a copy
