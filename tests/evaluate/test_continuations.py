@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groundup.evaluate import ScoredDocument, response_logprobs, score_documents
+from groundup.evaluate import ScoredDocument, continuations, response_logprobs, score_documents
 from groundup.evaluate.continuations import score_continuations
 from groundup.generate import GREEDY, generate
 
@@ -34,3 +34,20 @@ def test_what_exceeds_the_context_keeps_its_end(trained):
         kept = [*context, *ending][-limit - 1 :]
         document = ScoredDocument(kept, 1, num_context_tokens=len(kept) - 5)
         assert -score.logprob == pytest.approx(score_documents(trained, [document]).nats, abs=1e-4)
+
+
+def test_memory_is_bounded(trained, monkeypatch):
+    """However many continuations share a context, and however long they are: few rows in the cache, few logits."""
+    torch.manual_seed(0)
+    endings = torch.randint(1, 300, (40, 6)).tolist()
+    pairs = [([5, 6], ending) for ending in endings] + [([number], endings[0]) for number in range(10, 30)]
+    expected = score_continuations(trained, pairs)
+    logits, new_cache, sizes = trained.logits, trained.new_cache, []
+    monkeypatch.setattr(continuations, "HEAD_TOKENS", 16, raising=False)
+    monkeypatch.setattr(continuations, "CACHED_TOKENS", 64, raising=False)
+    monkeypatch.setattr(trained, "logits", lambda hidden: sizes.append(len(hidden)) or logits(hidden))
+    monkeypatch.setattr(trained, "new_cache", lambda rows, length: sizes.append(length) or new_cache(rows, length))
+    found = score_continuations(trained, pairs)
+    assert max(sizes) == 16 and sizes.count(8) >= 5
+    assert [each.logprob for each in found] == pytest.approx([each.logprob for each in expected], abs=1e-4)
+    assert [each.is_greedy for each in found] == [each.is_greedy for each in expected]

@@ -65,6 +65,19 @@ def test_other_types_are_held_in_eight_bits(dtype: str, moe: dict | None, tmp_pa
         assert (weight.float() - exact[key]).norm() <= 0.006 * exact[key].norm(), key
 
 
+def test_what_is_not_packed_is_exact_in_float32(tmp_path: Path):
+    """Norms and the embedding, which pass through no half precision on the way."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(**SHAPE))
+    for norm in (model.final_norm, model.blocks[0].attention_norm):
+        norm.weight.data.normal_(1, 0.1)
+    path = export_gguf(model, train_bpe(["some text to learn"] * 9, 270), tmp_path / "m.gguf", "q4_0")
+    found = dict(open_model(path, "cpu", dtype="float32")[0].named_parameters())
+    exact = load_gguf(path, dtype="float32")[0].state_dict()
+    assert found
+    assert [name for name, weight in found.items() if not weight.equal(exact[name])] == []
+
+
 def test_an_export_is_rounded_on_calibration_text_and_opens_packed(tmp_path: Path):
     torch.manual_seed(0)
     model, tokenizer = build_model(ModelConfig(**SHAPE)), train_bpe(["some text to learn"] * 9, 270)

@@ -48,6 +48,15 @@ def test_a_quantized_model_computes_in_the_dtype(folders, dtype):
         assert str(model(torch.tensor([[1, 2, 3]])).logits.dtype) == f"torch.{dtype}"
 
 
+def test_auto_is_float32_for_a_quantized_model_where_bfloat16_is_slow(folders, monkeypatch, tmp_path):
+    quantize_folder(
+        folders / "bfloat16", tmp_path / "packed", method="rtn", bits=4, group_size=32, device="cpu", verify=False
+    )
+    with_instructions(monkeypatch)
+    assert weight_dtype(open_model(tmp_path / "packed", "cpu", dtype="auto")[0]) == "float32"
+    assert weight_dtype(open_model(tmp_path / "packed", "cpu")[0]) == "bfloat16"
+
+
 def test_commands_take_and_show_it(folders, tmp_path):
     (tmp_path / "text.txt").write_text("Some words to score.")
     options = ["--text", str(tmp_path / "text.txt"), "--json", "--device", "cpu"]

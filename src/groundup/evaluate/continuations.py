@@ -9,10 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from groundup.evaluate.likelihood import HEAD_TOKENS
 from groundup.model import Decoder
 
 BATCH_TOKENS = 4_096
 """Tokens in one forward pass, padding included."""
+
+CACHED_TOKENS = 16_384
+"""Tokens in the cache of continuations that share a context, each with a copy of it."""
 
 Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 """Tokens of a context and of its continuation; at least one of each."""
@@ -29,7 +33,7 @@ class ContinuationScore(NamedTuple):
 def score_continuations(model: Decoder, pairs: Sequence[Pair], progress: Any = None) -> list[ContinuationScore]:
     """The score of each continuation given its context.
 
-    A context that several continuations share is read once, and pairs of similar length in one batch. A pair that is longer
+    A context that several continuations share is read once (for many of them, once for each `CACHED_TOKENS`), and pairs of similar length in one batch. A pair that is longer
     than the model's context keeps its last tokens.
 
     Args:
@@ -50,11 +54,13 @@ def score_continuations(model: Decoder, pairs: Sequence[Pair], progress: Any = N
         if len(indices) == 1 or len(context) + longest > limit:
             alone += indices
             continue
-        found = _score_of_shared(model, context, [pairs[index][1] for index in indices])
-        for index, score in zip(indices, found, strict=True):
-            scores[index] = score
-        if progress is not None:
-            progress.advance(len(indices))
+        count = max(1, CACHED_TOKENS // (len(context) + longest))
+        for part in (indices[begin : begin + count] for begin in range(0, len(indices), count)):
+            found = _score_of_shared(model, context, [pairs[index][1] for index in part])
+            for index, score in zip(part, found, strict=True):
+                scores[index] = score
+            if progress is not None:
+                progress.advance(len(part))
     for batch in _batches(pairs, alone):
         for index, score in zip(batch, _score_batch(model, [pairs[index] for index in batch], limit), strict=True):
             scores[index] = score
@@ -114,9 +120,11 @@ def _pad(rows: Sequence[Sequence[int] | np.ndarray], length: int) -> Int[Tensor,
 def _scores(model: Decoder, hidden: Float[Tensor, "B T D"], labels: Int[Tensor, "B T"]) -> list[ContinuationScore]:
     """From the hidden state before each label; -1 is no label."""
     counted = labels >= 0
-    logits, targets = model.logits(hidden[counted]).float(), labels[counted]
-    rows = counted.nonzero()[:, 0]
-    nats = F.cross_entropy(logits, targets, reduction="none").double()
-    sums = torch.zeros(len(labels), dtype=torch.float64, device=labels.device).index_add_(0, rows, nats)
-    misses = torch.zeros(len(labels), device=labels.device).index_add_(0, rows, (logits.argmax(1) != targets).float())
+    states, targets, rows = hidden[counted], labels[counted], counted.nonzero()[:, 0]
+    sums, misses = torch.zeros(2, len(labels), dtype=torch.float64, device=labels.device)
+    for begin in range(0, len(targets), HEAD_TOKENS):
+        part = slice(begin, begin + HEAD_TOKENS)
+        logits = model.logits(states[part]).float()
+        sums.index_add_(0, rows[part], F.cross_entropy(logits, targets[part], reduction="none").double())
+        misses.index_add_(0, rows[part], (logits.argmax(1) != targets[part]).double())
     return [ContinuationScore(-each, miss == 0) for each, miss in zip(sums.tolist(), misses.tolist(), strict=True)]

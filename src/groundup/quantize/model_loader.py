@@ -47,20 +47,24 @@ def open_model(
     if verify:
         check_artifact(path)
     target = interop.resolve_device(device)
-    model, tokenizer = load_quantized_model(path, target)
+    computed = inference_dtype(target) if dtype in (None, "auto") else resolve_dtype(dtype)
+    if computed is None and dtype == "auto" and target.type == "cpu":
+        computed = torch.float32
+    model, tokenizer = load_quantized_model(path, target, computed)
     if adapter is not None:
         add_adapter(model, adapter, verify=verify)
         tokenizer = adapter_tokenizer(adapter, tokenizer)
-    computed = inference_dtype(target) if dtype in (None, "auto") else resolve_dtype(dtype)
     return use_kernels(model.to(dtype=computed)), tokenizer
 
 
-def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
-    """A quantized model with its exact layers (not the int4 kernel), and its tokenizer."""
+def load_quantized_model(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[nn.Module, Tokenizer]:
+    """A quantized model with its exact layers (not the int4 kernel), and its tokenizer; `dtype` as in `load_packed_gguf`."""
     if path.suffix == ".gguf":
         from groundup.quantize.formats.gguf_layers import load_packed_gguf  # optional dependency
 
-        return load_packed_gguf(path, device)
+        return load_packed_gguf(path, device, dtype)
     load = load_quantized_folder if (path / QUANTIZATION_FILE).is_file() else load_huggingface_quantized
     model = load(path, device)
     load_token_weights(model, path)
