@@ -12,7 +12,7 @@ from groundup.quantize.block_methods import METHOD_SCHEMES, METHODS
 from groundup.quantize.calibration import iter_blocks, linear_layers
 from groundup.quantize.kernels.kernel_choice import use_kernels
 from groundup.quantize.layers.float8 import quantize_float8
-from groundup.quantize.layers.int8_linear import INT8_INPUTS, Int8Linear
+from groundup.quantize.layers.int8_linear import EXACT_COLUMNS, INT8_INPUTS, Int8Linear, float_product
 from groundup.quantize.layers.nf4 import quantize_nf4
 from groundup.quantize.layers.packed_layers import make_layer, packed_layers
 from groundup.quantize.methods.smoothquant import smoothing_scales
@@ -92,6 +92,16 @@ def test_products_of_whole_numbers(dtype):
     torch.testing.assert_close(gradient.float(), weight.sum(0).float().expand(2, 5, -1), rtol=2e-2, atol=2e-1)
     error = (found.double() - x.detach().double() @ weight.T - layer.bias.double()).norm() / expected.norm()
     assert 0 < error < 0.02
+
+
+def test_products_in_float32_are_exact_part_by_part():
+    """As on devices that have neither products of whole numbers nor float64: the largest codes, in more than one part."""
+    codes = torch.full((2, 2 * EXACT_COLUMNS), 127.0)
+    codes[1] = torch.randint(-127, 128, (2 * EXACT_COLUMNS,), generator=torch.Generator().manual_seed(0))
+    weight = torch.full((3, 2 * EXACT_COLUMNS), -128, dtype=torch.int8)
+    weight[1:, ::2] = torch.arange(EXACT_COLUMNS).sub(128).remainder(255).to(torch.int8)
+    weight[:, 1] = 1
+    assert torch.equal(float_product(codes, weight), (codes.double() @ weight.double().T).float())
 
 
 def test_smoothing_moves_outliers_from_inputs_to_weights():

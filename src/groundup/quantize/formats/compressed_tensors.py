@@ -6,7 +6,8 @@ pack-quantized, which is written:
     weight_scale       (out, groups)                    in the model's dtype
     weight_zero_point  int32 (out * bits / 32, groups)  zeros, packed down the output; asymmetric grids only
     weight_shape       int64 (2)                        out and in
-    weight_g_idx       int32 (in)                       group of each input, where `actorder` is "group"
+    weight_g_idx       int32 (in)                       group of each input, where `actorder` is "group"; only read: vLLM and
+                                                        compressed-tensors 0.19 refuse such files
 
 int-quantized and naive-quantized: `weight` int8 (out in), `weight_scale` and `weight_zero_point` int8 (out groups), (out 1) or
 (1); written for weights and inputs in 8 bits. float-quantized: `weight` float8 (out in) and `weight_scale` (out 1); written, and
@@ -150,12 +151,13 @@ def to_tensors(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]
     }
     if not weight.scheme.symmetric:
         tensors["weight_zero_point"] = _pack(weight.zero, bits, 0)
-    if weight.g_idx is not None:
-        tensors["weight_g_idx"] = weight.g_idx.int()
     return tensors
 
 
 def to_config(scheme: QuantizationScheme, floats: list[str], permuted: bool) -> dict[str, Any]:
+    if permuted:
+        raise UserError("quantized with groups by g_idx, which vLLM and transformers no longer read in compressed-tensors form",
+                        hint="--format gptq")  # fmt: skip
     whole, floating, inputs = scheme.group_size == WHOLE_ROW, scheme.values == "float8", scheme.input_bits is not None
     weights = {
         "num_bits": scheme.bits,
@@ -164,7 +166,7 @@ def to_config(scheme: QuantizationScheme, floats: list[str], permuted: bool) -> 
         "strategy": "channel" if whole else "group",
         "group_size": None if whole else scheme.group_size,
         "dynamic": False,
-        "actorder": "group" if permuted else None,
+        "actorder": None,
     }
     activations = INPUT_ACTIVATIONS if inputs else None
     group = {"targets": ["Linear"], "weights": weights, "input_activations": activations, "output_activations": None}
