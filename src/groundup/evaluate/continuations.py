@@ -33,8 +33,8 @@ class ContinuationScore(NamedTuple):
 def score_continuations(model: Decoder, pairs: Sequence[Pair], progress: Any = None) -> list[ContinuationScore]:
     """The score of each continuation given its context.
 
-    A context that several continuations share is read once (for many of them, once for each `CACHED_TOKENS`), and pairs of similar length in one batch. A pair that is longer
-    than the model's context keeps its last tokens.
+    A context that several continuations share is read once, or once for each `CACHED_TOKENS`; pairs of similar length are in
+    one batch. A pair that is longer than the model's context keeps its last tokens.
 
     Args:
         progress: a progress task, advanced by pairs.
