@@ -12,11 +12,12 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress, ProgressTask
-from groundup.model import Encoder, EncoderDecoder, save_model
+from groundup.interop.gguf import load_gguf
+from groundup.model import Decoder, Encoder, EncoderDecoder, save_model
 from groundup.quantize.calibration_text import calibration_text, distinct_runs
 from groundup.quantize.comparison_inputs import comparison_inputs
 from groundup.quantize.float_comparison import compare_with_float
-from groundup.quantize.method_comparison import candidate_names, compare_methods
+from groundup.quantize.method_comparison import _write_gguf, candidate_names, compare_methods
 from groundup.quantize.price_table import format_price, format_row, price_heading, worse_than_rounding
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
@@ -191,6 +192,14 @@ def test_candidate_names():
     assert candidate_names("nf4,smoothquant") == ["nf4-4", "smoothquant-8"]
     assert candidate_names("gptq-3, rtn")[:2] == ["gptq-3", "rtn-4"]
     assert "gguf-q8_0" in candidate_names("gguf")
+
+
+def test_gguf_types_are_compared_with_the_values_of_the_file(tmp_path):
+    """In the dtype of the float model, not through bfloat16, which would add to the error of 8 bits."""
+    tokenizer, model = train_tokenizer(["some text to learn"] * 9, 270), Decoder(ModelConfig(**SHAPE)).eval()
+    found, _ = _write_gguf("gguf-q8_0", model, tokenizer, SimpleNamespace(windows=None), tmp_path, Progress())
+    exact = load_gguf(tmp_path / "model.gguf", dtype="float32")[0].state_dict()
+    assert all(torch.equal(weight, exact[name]) for name, weight in found.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["encoder", "encoder_decoder"])

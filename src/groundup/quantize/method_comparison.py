@@ -178,7 +178,8 @@ def _write_gguf(
     with progress.task(name, total=1, unit="files") as task:
         importance = None if kind in UNWEIGHTED else measure_importance(model, material.windows)
         path = export_gguf(model, tokenizer, folder / "model.gguf", kind, importance=importance)
-        quantized, _ = load_gguf(path, next(model.parameters()).device, None)
+        weight = next(model.parameters())
+        quantized, _ = load_gguf(path, weight.device, weight.dtype)
         task.advance()
     return quantized.eval(), {"bytes": path.stat().st_size}
 
