@@ -1,12 +1,15 @@
 """Speculative decoding: the tokens of the plain loop with the same seed, and so the distribution of the model."""
 
 import itertools
+import random
+from typing import Any
 
 import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
-from groundup.generate import GREEDY, GrammarCompiler, SamplingParams, SequenceSampler, generate
+from groundup.generate import GREEDY, GrammarCompiler, SamplingParams, SequenceSampler, generate, make_deterministic
+from groundup.generate.native.native_matrix import native_library
 from groundup.generate.speculative_decoding import (
     DraftModel,
     PromptLookup,
@@ -27,7 +30,7 @@ SETTINGS = [
 ]
 
 
-def random_model(seed: int, architecture: str = "decoder", vocab_size: int = V, scale: float = 3.0):
+def random_model(seed: int, architecture: str = "decoder", vocab_size: int = V, scale: float = 3.0) -> Any:
     torch.manual_seed(seed)
     config = ModelConfig(
         architecture=architecture, vocab_size=vocab_size, hidden_size=16, num_layers=1, num_heads=2, context_length=64,
@@ -66,6 +69,20 @@ def test_tokens_are_those_of_the_plain_loop(architecture, sampling):
             assert counts.passes + counts.accepted >= len(expected)
     assert counts.acceptance_rate == 1  # the model as its own draft
     assert counts.passes < 6
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_tokens_are_those_of_the_plain_loop_in_bfloat16(deterministic):
+    if native_library() is None:
+        pytest.skip("no C compiler")
+    model = random_model(0, vocab_size=61, scale=5.0).bfloat16()
+    model = make_deterministic(model) if deterministic else model
+    draw = random.Random(0)
+    for seed in range(2):
+        prompt = [draw.randrange(61) for _ in range(5)] * 4
+        options = {"max_tokens": 40, "sampling": SamplingParams(seed=seed, temperature=0.7)}
+        expected = generate(model, prompt, **options)
+        assert list(speculative_tokens(model, prompt, PromptLookup(prompt), **options)) == expected
 
 
 @pytest.mark.slow

@@ -26,9 +26,11 @@ from groundup.generate.generation import (
     GenerativeModel,
     continued_ids,
     encode_prompt,
+    next_token_logits,
     remaining_context,
     start_decoding,
 )
+from groundup.generate.native.decode_step import MAX_ROWS, step_in_c
 from groundup.generate.sampling import InvalidLogitsError, SamplingParams
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import EncoderDecoder, KVCache
@@ -160,7 +162,8 @@ def speculative_tokens(
     cache, new = start_decoding(model, prompt_ids, length)
     count = FIRST_COUNT
     while len(sampler.output_ids) < length:
-        room = length - len(sampler.output_ids) - 1
+        # the prompt is read without proposals, as by the plain loop
+        room = length - len(sampler.output_ids) - 1 if sampler.output_ids else 0
         proposed = proposer.propose(sampler, min(count, room)) if room else []
         logits = last_logits(model, [*new, *proposed], cache, len(proposed) + 1)
         counts.passes += 1
@@ -214,11 +217,19 @@ def speculative_text(
 
 @torch.inference_mode()
 def last_logits(model: GenerativeModel, tokens: Sequence[int], cache: KVCache, count: int) -> Float[Tensor, "T V"]:
-    """Logits after each of the last `count` of `tokens`, which follow those in the cache."""
+    """Logits after each of the last `count` of `tokens`, which follow those in the cache.
+
+    Those of the plain loop, to the last bit, where the step in C knows the model: its rows are independent of each other.
+    """
+    if count == 1:
+        return next_token_logits(model, [tokens], cache)
     ids = torch.tensor([tokens], device=next(model.parameters()).device)
-    with batch_invariance(model):
+    with batch_invariance(model) as invariant:
         if isinstance(model, EncoderDecoder):
             return model.decode(ids, cast(CrossAttentionCache, cache))[0, -count:]
+        max_rows = len(tokens) if invariant else MAX_ROWS
+        if (logits := step_in_c(model, ids, cache, max_rows, count)) is not None:
+            return logits
         return model.head(model.hidden_states(ids, cache=cache)[:, -count:])[0]
 
 

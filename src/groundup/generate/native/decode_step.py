@@ -176,8 +176,8 @@ class DecoderStep:
         self.kept.append(x)
         return x.data_ptr()
 
-    def run(self, tokens: Int[Tensor, "B T"], pages: KeyPages) -> Float[Tensor, "B V"]:
-        """Logits, in float32, of the token after each row; keys and values are written to the pages."""
+    def run(self, tokens: Int[Tensor, "B T"], pages: KeyPages, wanted: int) -> Float[Tensor, "wanted V"]:
+        """Logits, in float32, as of `step_in_c`; keys and values are written to the pages."""
         library = native_library()
         assert library is not None
         batch, length = tokens.shape
@@ -191,8 +191,8 @@ class DecoderStep:
             tokens.numel(), torch.get_num_threads(), pages.keys.dtype is torch.float32, pages.size, width, *pages.strides,
             *(each.data_ptr() for each in (*rows, tables, pages.keys, pages.values)),
         )  # fmt: skip
-        logits = torch.empty(batch, self.weights.head.rows)
-        if library.decode_step(ctypes.byref(self.weights), ctypes.byref(given), batch, logits.data_ptr()):
+        logits = torch.empty(wanted, self.weights.head.rows)
+        if library.decode_step(ctypes.byref(self.weights), ctypes.byref(given), wanted, logits.data_ptr()):
             raise MemoryError("no memory for a decoding step")
         return logits
 
@@ -204,9 +204,11 @@ _checked: WeakKeyDictionary[Any, tuple[nn.Module, DecoderStep | None]] = WeakKey
 
 
 def step_in_c(
-    model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache, max_rows: int = MAX_ROWS
-) -> Float[Tensor, "B V"] | None:
+    model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache, max_rows: int = MAX_ROWS, last: int | None = None
+) -> Float[Tensor, "wanted V"] | None:
     """Logits, in float32, of the token after each row, whose keys and values are appended to the cache.
+
+    last: of one row, the logits after so many of its last tokens.
 
     None where the C code does not know the model or the cache, or where the tokens are too many.
     """
@@ -221,7 +223,7 @@ def step_in_c(
         return None
     check_tokens(tokens, step.config, max(pages.lengths))
     _check_room(tokens, pages)
-    logits = step.run(tokens, pages)
+    logits = step.run(tokens, pages, last or len(tokens))
     cache.advance(tokens.shape[1])
     return logits
 
