@@ -260,6 +260,12 @@ def test_pool_counts_references_and_forgets_the_oldest_idle_page():
     assert pool.forget_idle() == [first]
 
 
+def test_budgets_beyond_what_the_system_gives(model):
+    engine = BatchingEngine(model, cache_memory=10**20)
+    with pytest.raises(UserError, match="expected at most what the machine has"):
+        engine.submit(Request([1], 2))
+
+
 def test_budgets_that_are_too_small(model):
     with pytest.raises(UserError, match="kv_cache_memory = 10 bytes, expected at least 2048: a page of 16 tokens"):
         BatchingEngine(model, cache_memory=10).submit(Request([1], 2))

@@ -17,7 +17,7 @@ def new_paged_cache(model: Decoder | EncoderDecoder, max_batch: int, memory: int
     memory: bytes that pages may occupy, those kept for later texts included; None: what `max_batch` texts of full length
         need, or half of the free memory if that is less, of which pages for one text of full length stay behind.
 
-    Raises UserError for less than one page.
+    Raises UserError for less than one page, and for more memory than the system gives.
     """
     weight = next(model.parameters())
     form = model.cache_type if isinstance(model, Decoder) else StaticKVCache
@@ -33,7 +33,12 @@ def new_paged_cache(model: Decoder | EncoderDecoder, max_batch: int, memory: int
             f"kv_cache_memory = {memory} bytes, expected at least {size}: a page of {PAGE_SIZE} tokens",
             hint=f"a text of the full context needs {longest * size / 1e6:,.0f} MB",
         )
-    return PagedKVCache(model.config, form, num_pages, weight.dtype, weight.device, max_idle=max_idle)
+    try:
+        return PagedKVCache(model.config, form, num_pages, weight.dtype, weight.device, max_idle=max_idle)
+    except (OSError, OverflowError):  # more addresses than the system gives
+        raise UserError(
+            f"kv_cache_memory = {num_pages * size} bytes, expected at most what the machine has", hint="a smaller one"
+        ) from None
 
 
 def _free_memory(device: torch.device) -> int | None:
