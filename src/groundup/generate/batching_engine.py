@@ -70,7 +70,8 @@ class _Prefill:
 
 
 class BatchingEngine:
-    """Runs requests in one batch. Not thread-safe: one thread submits, cancels and steps.
+    """Runs requests in one batch. Not thread-safe: one thread submits, cancels and steps. Changed weights need `clear`, which
+    drops what is kept of earlier texts.
 
     The tokens of a greedy request equal those of `generate`, whatever else runs (up to the rounding of matrix products of
     other shapes; to the last bit with `make_deterministic`).
