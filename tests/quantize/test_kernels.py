@@ -127,6 +127,15 @@ def test_a_layer_in_another_dtype_computes_the_same(dtype):
     torch.testing.assert_close(layer.to(dtype)(x), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("rows", [3, 40])
+def test_gradients_of_the_input(rows):
+    layer = Int4Linear(quantized_layer(SCHEMES[0]))
+    x = torch.randn(rows, 192, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, layer.dequantize().sum(0).expand(rows, -1), rtol=1e-3, atol=1e-3)
+
+
 def test_no_rows_and_other_devices():
     layer = Int4Linear(quantized_layer(SCHEMES[0]))
     assert layer(torch.randn(0, 192)).shape == (0, layer.out_features)
