@@ -6,8 +6,10 @@ import os
 
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from groundup.artifacts.errors import UserError
+from groundup.cli import app
 from groundup.serve import create_app
 from groundup.serve.api_keys import ApiKeys
 from groundup.serve.rate_limits import RateLimits
@@ -50,6 +52,21 @@ def test_keys_of_a_file_are_rotated_without_a_restart(client_with, tmp_path):
     assert status("third--key") == 200  # while it is being replaced
     write_keys(path, "", 3)
     assert [status("third--key"), status("given")] == [401, 200]
+
+
+def test_a_key_may_contain_the_sign_of_comments(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("ann se#cret # hers\n#old-key\n")
+    keys = ApiKeys(file=path)
+    assert [keys.client_of(key) for key in (b"se#cret", b"se", b"#old-key", b"hers")] == ["ann", None, None, None]
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_key_in_the_environment_is_no_open_server(monkeypatch, tmp_path, value):
+    monkeypatch.setenv("GROUNDUP_API_KEY", value)
+    done = CliRunner().invoke(app, ["serve", str(tmp_path)])
+    assert isinstance(done.exception, UserError)
+    assert "GROUNDUP_API_KEY is empty" in done.exception.message
 
 
 def test_wrong_key_files(tmp_path):
@@ -151,6 +168,15 @@ def test_log_of_requests(client_with):
     assert (third["status"], third["client"]) == (401, "testclient")
     for private in ("private", "secret-key", response.json()["choices"][0]["text"]):
         assert private not in sink.getvalue()
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_clients_write_no_lines_and_no_terminal_commands(client_with, style):
+    sink = io.StringIO()
+    client_with(log=RequestLog(style, sink=sink)).get("/%C2%9B2J%E2%80%A8%C2%85%0A%1B%7F?a%0Ab")
+    (line,) = sink.getvalue().splitlines()
+    assert line.isascii()
+    assert line.replace("\x7f", "").isprintable()
 
 
 def test_log_of_prompts(client_with):

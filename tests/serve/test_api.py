@@ -1,5 +1,6 @@
 """OpenAI API: responses, streams and errors."""
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from groundup.generate import GREEDY, SamplingParams, encode_prompt, generate_reference
 from groundup.model import Decoder
-from groundup.serve import create_app
+from groundup.serve import create_app, served_model
+from groundup.serve.response_format import json_bytes
 from groundup.tokenizer.bytes_to_unicode import to_unicode
 
 GREEDILY = {"temperature": 0}
@@ -142,6 +145,7 @@ def test_penalties_bias_and_stop_tokens(client, model, tokenizer, reference):
 def test_several_choices(client):
     body = converse(client, n=3, seed=5, max_tokens=12).json()
     texts = [choice["message"]["content"] for choice in body["choices"]]
+    assert body["usage"]["prompt_tokens"] == converse(client, max_tokens=1).json()["usage"]["prompt_tokens"]
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
     assert len(set(texts)) > 1
     for number, text in enumerate(texts):
@@ -229,6 +233,29 @@ def test_echo_and_logprobs_of_the_prompt(client, model, tokenizer):
     assert "".join(part["choices"][0]["text"] for part in streamed) == both["text"]
 
 
+def test_echoed_prompts_are_decoded_once_and_outside_of_the_event_loop(client, monkeypatch):
+    decode, threads = served_model.echoed_prompt, []
+
+    def record(*arguments, **options):
+        threads.append(asyncio._get_running_loop())
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(served_model, "echoed_prompt", record)
+    choices = complete(client, prompt="x" * 200, n=3, echo=True, max_tokens=1, logprobs=1).json()["choices"]
+    assert [choice["text"][:200] for choice in choices] == ["x" * 200] * 3
+    assert threads == [None]
+    monkeypatch.setattr(served_model, "MAX_ECHOED_LOGPROBS", 1000)
+    refused(complete(client, prompt="x" * 200, n=3, echo=True, max_tokens=1, logprobs=1), 400, param="logprobs")
+    assert complete(client, prompt="x" * 200, n=3, echo=True, max_tokens=1).status_code == 200
+
+
+def test_responses_are_written_as_json(client):
+    response = {"a": [{"b": 0.1}, {"c": "\u6771"}], "d": {"e": [1, None]}, 'f"': "g", "h": []}
+    assert json_bytes(response) == JSONResponse(response).body
+    with pytest.raises(ValueError, match="Out of range"):
+        json_bytes({"a": [float("nan")]})
+
+
 def test_best_of_returns_the_most_likely(client):
     fields = {"max_tokens": 6, "seed": 3, "temperature": 1.5, "prompt": ["hello", "you"]}
     every = complete(client, n=4, logprobs=0, **fields).json()["choices"]
@@ -305,6 +332,24 @@ def test_unknown_fields_are_refused(client):
     assert message == "unknown field 'tempratur'; is temperature meant?"
     refused(complete(client, messages=[]), 400, "unknown_field", "messages")
     refused(complete(client, stream=True, stream_options={"usage": True}), 400, "unknown_field", "usage")
+
+
+@pytest.mark.parametrize(
+    ("address", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{}] * 5}]}),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{}] * 5}]}),
+        ("/v1/completions", {"prompt": [[-1] * 5]}),
+        ("/v1/embeddings", {"input": [-1] * 5}),
+        ("/tokenize", {"messages": [{}] * 5}),
+        ("/detokenize", {"tokens": [-1] * 5}),
+    ],
+)
+def test_only_the_first_wrong_element_is_reported(client, address, body):
+    """A megabyte of them would be a million messages."""
+    message = refused(client.post(address, json=body), 400)
+    assert "[0]" in message
+    assert "[1]" not in message
 
 
 # ---- what is refused

@@ -32,6 +32,7 @@ def server():
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=20)[1]
     assert "Traceback" not in rest
+    assert process.returncode == 0
 
 
 def post(port: int, body: dict) -> tuple[int, bytes]:

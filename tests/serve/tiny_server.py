@@ -1,11 +1,13 @@
 """Server process of a tiny random model: python tests/serve/tiny_server.py [PORT [KEY]].
 
+GROUNDUP_TEST_CERTIFICATE = "CHAIN KEY" serves HTTPS.
 GROUNDUP_TEST_LIMITS = "HEADER_SECONDS WRITE_SECONDS CONNECTIONS_PER_CLIENT" replaces the limits of connections.
 """
 
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -30,7 +32,15 @@ if __name__ == "__main__":
         connection.HEADER_SECONDS, connection.WRITE_SECONDS, connection.MAX_CONNECTIONS_PER_CLIENT = map(
             float, limits.split()
         )
+    certificate = os.environ.get("GROUNDUP_TEST_CERTIFICATE", "").split()
     torch.set_num_threads(1)
     torch.manual_seed(1)
     config = ModelConfig(vocab_size=260, hidden_size=32, num_layers=1, num_heads=2, context_length=128)
-    serve(SlowDecoder(config), train_bpe([], 260), name="tiny", port=int(port or 0), api_key=key)
+    serve(
+        SlowDecoder(config),
+        train_bpe([], 260),
+        name="tiny",
+        port=int(port or 0),
+        api_key=key,
+        certificate=(Path(certificate[0]), Path(certificate[1])) if certificate else None,
+    )

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.long_texts import LONG_TEXT, encode_text
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, check_special_tokens
 from groundup.tokenizer.tokenizer_stats import vocabulary_stats
 from groundup.tokenizer.tokenizer_training import train_bpe, train_tokenizer
@@ -214,3 +215,26 @@ def test_train_tokenizer(prose: list[str], tokenizer: Tokenizer, tmp_path: Path)
             train_tokenizer(prose, 700, **{name: "other"})  # type: ignore[arg-type]
     tokenizer.save(str(tmp_path))
     assert Tokenizer.load(str(tmp_path)).fingerprint == tokenizer.fingerprint
+
+
+def test_long_texts_let_other_threads_run(tokenizer: Tokenizer):
+    """`encode` of the library holds the interpreter's lock, so a server would stand still while it reads a long prompt."""
+
+    class Backend:
+        encode_batch = staticmethod(lambda texts, add_special_tokens: [f"{len(texts)} batch"])
+        encode = staticmethod(lambda text, add_special_tokens: "alone")
+
+    assert encode_text(Backend(), "x" * LONG_TEXT, add_special_tokens=False) == "1 batch"  # type: ignore[arg-type]
+    assert encode_text(Backend(), "x", add_special_tokens=False) == "alone"  # type: ignore[arg-type]
+    long = "Hello <|user|> w\u00f6rld \U0001f917. " * 1000
+    assert (
+        tokenizer.encode(long)
+        == tokenizer.backend.encode(long, add_special_tokens=False).ids
+        == tokenizer.encode_batch([long])[0]
+    )
+    messages = [{"role": "user", "content": long}, {"role": "assistant", "content": "\u00e9" + long}]
+    ids, mask = tokenizer.render_chat_with_mask(messages)
+    assert (
+        tokenizer.decode([id for id, inside in zip(ids, mask, strict=True) if inside], skip_special_tokens=True)
+        == "\u00e9" + long
+    )

@@ -1,5 +1,6 @@
 """`groundup serve`: a model over HTTP."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,8 @@ def serve(
         raise UserError("--tls-certificate and --tls-key belong together", hint="give both, or none")
     certificate = (tls_certificate, tls_key) if tls_certificate and tls_key else None
     keys = ApiKeys(api_key or (), api_key_file) if api_key or api_key_file else None
+    if keys is None and "GROUNDUP_API_KEY" in os.environ:
+        raise UserError("GROUNDUP_API_KEY is empty, expected a key", hint="unset it for a server without a key")
     limits = RateLimits(requests_per_minute, tokens_per_minute) if requests_per_minute or tokens_per_minute else None
     network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits)
     if deterministic:

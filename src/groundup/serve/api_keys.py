@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from groundup.artifacts.errors import UserError
 
 log = logging.getLogger("groundup.serve")
 
+COMMENT = re.compile(r"(?<!\S)#.*")
+"""A key may contain #: what is before it must not become the key."""
+
 
 class ApiKeys:
     """The keys that a server accepts.
 
     Args:
         keys: keys without names.
-        file: one key a line, alone or after a name and a space; # begins a comment. Adding or removing a line takes effect at
-            the next request. While the file cannot be read, the keys that it had stay valid.
+        file: one key a line, alone or after a name and a space; # at the beginning or after a space begins a comment.
+            Adding or removing a line takes effect at the next request. While the file cannot be read, the keys that it had
+            stay valid.
 
     Raises UserError for an empty key, and for a file that cannot be read or has no key.
     """
@@ -63,7 +68,7 @@ class ApiKeys:
 
     def _read(self, file: Path) -> None:
         status = file.stat()
-        lines = (line.partition("#")[0].split() for line in file.read_text(encoding="utf-8").splitlines())
+        lines = (COMMENT.sub("", line).split() for line in file.read_text(encoding="utf-8").splitlines())
         self._of_file = _by_digest((words[0] if len(words) > 1 else None, words[-1]) for words in lines if words)
         self._version = (status.st_mtime_ns, status.st_size, status.st_ino)
 

@@ -62,7 +62,7 @@ def create_app(
     Args:
         name: model name in requests and responses.
         aliases: other names of the model in requests.
-        api_key: if set, all paths but /health and the page require `Authorization: Bearer KEY`.
+        api_key: if set, all paths but /health, /docs, /openapi.json and the page require `Authorization: Bearer KEY`.
         limits: requests and tokens a minute for each client: a key, or an address without one.
         cors_origins: web sites, such as https://app.example, whose pages may use the server; "*": any, with a key.
         log: where requests are logged; None: nowhere.

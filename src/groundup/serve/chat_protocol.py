@@ -26,6 +26,9 @@ class TextContentPart(_Part):
     text: str
 
 
+TextParts = Annotated[list[TextContentPart], Field(fail_fast=True)]
+
+
 class CalledFunction(_Part):
     name: str
     arguments: str | dict[str, Any]
@@ -54,9 +57,9 @@ class RequestMessage(_Part):
     """A message of any role; content may be null beside tool_calls only."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextContentPart] | None = None
+    content: str | TextParts | None = None
     name: str | None = None
-    tool_calls: Annotated[list[RequestToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[RequestToolCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -81,6 +84,9 @@ class RequestMessage(_Part):
             message["tool_calls"] = [call.to_template() for call in self.tool_calls]
         more = {"name": self.name, "tool_call_id": self.tool_call_id, "reasoning_content": self.reasoning_content}
         return message | {name: value for name, value in more.items() if value is not None}
+
+
+Messages = Annotated[list[RequestMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 def _joined(parts: list[TextContentPart]) -> str:
@@ -153,8 +159,8 @@ class ResponseFormat(_Part):
 class ConversationRequest(RequestBody):
     """What becomes a prompt: messages and tools."""
 
-    messages: list[RequestMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS)] | None = None
+    messages: Messages
+    tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     add_generation_prompt: bool | None = None
@@ -259,8 +265,8 @@ class TokenizeRequest(RequestBody):
     """POST /tokenize: the tokens of a text, or of a conversation as the chat template writes it."""
 
     prompt: str | None = None
-    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
-    tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS)] | None = None
+    messages: Messages | None = None
+    tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     model: str | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None

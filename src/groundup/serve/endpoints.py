@@ -21,7 +21,13 @@ from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, Embedd
 from groundup.serve.request_body import read_json_body
 from groundup.serve.request_log import record_of
 from groundup.serve.request_validation import RequestType, parse_request
-from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter, format_embeddings
+from groundup.serve.response_format import (
+    ChatFormatter,
+    CompletionFormatter,
+    ResponseFormatter,
+    format_embeddings,
+    json_bytes,
+)
 from groundup.serve.responses_format import ResponsesFormatter
 from groundup.serve.responses_protocol import ResponsesRequest
 from groundup.serve.served_model import ServedModel
@@ -72,15 +78,12 @@ class Endpoints:
         max_tokens = default if body.max_tokens is None else max(body.max_tokens, 1)
         form = body.structured_outputs
         grammar = await model.grammar(None if form is None else structured_grammar(form), "structured_outputs")
-        echoes = await model.echoes(prompts, body.logprobs, alone=body.max_tokens == 0) if body.echo else ()
+        client = record_of(http.scope).client
+        echoes = await cancel_on_disconnect(http.receive, model.echoes(body, prompts, client)) if body.echo else ()
+        if echoes is None:
+            return Response(status_code=499)
         choices = model.submit(
-            body,
-            prompts,
-            max_tokens=max_tokens,
-            logprobs=body.logprobs,
-            grammar=grammar,
-            echoes=echoes,
-            client=record_of(http.scope).client,
+            body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar, echoes=echoes, client=client
         )
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
         return await self._respond(http, model, choices, formatter, stream=body.stream)
@@ -137,7 +140,8 @@ class Endpoints:
         vectors = await cancel_on_disconnect(http.receive, model.embed(ids, record.client))
         if vectors is None:
             return Response(status_code=499)
-        return JSONResponse(format_embeddings(model.name, vectors, ids, body.dimensions, body.encoding_format))
+        format = partial(format_embeddings, model.name, vectors, ids, body.dimensions, body.encoding_format)
+        return _json(await asyncio.to_thread(lambda: json_bytes(format())))
 
     async def tokenize(self, http: HttpRequest) -> Response:
         body = await self._body(TokenizeRequest, http)
@@ -191,7 +195,7 @@ class Endpoints:
             response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
         finally:
             close()
-        return Response(status_code=499) if response is None else JSONResponse(response)
+        return Response(status_code=499) if response is None else _json(response)
 
     async def _body(self, kind: type[RequestType], http: HttpRequest) -> RequestType:
         content = await read_json_body(http, self.max_body)
@@ -208,10 +212,15 @@ class Endpoints:
         return self.models[0] if name is None else served[name]
 
 
-async def _full_response(choices: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")
+
+
+async def _full_response(choices: CompletionChoices, formatter: ResponseFormatter) -> bytes:
     async for _ in choices.deltas():
         pass
-    return formatter.full_response(choices.best(), choices.usage())
+    best, usage = choices.best(), choices.usage()
+    return await asyncio.to_thread(lambda: json_bytes(formatter.full_response(best, usage)))
 
 
 async def _response_chunks(choices: CompletionChoices, formatter: ResponseFormatter) -> AsyncIterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ MAX_TOKENS = 1_000_000
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 InputText = Annotated[str, StringConstraints(min_length=1)]
 TokenId = Annotated[int, Field(ge=0)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 LogitBias = Annotated[
     dict[Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=MAX_BIASES),
@@ -62,7 +62,7 @@ class StructuredOutputs(RequestBody):
 
     json_schema: dict[str, Any] | str | None = Field(None, alias="json")
     regex: str | None = None
-    choice: Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS)] | None = None
+    choice: Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)] | None = None
     grammar: str | None = None
 
     @model_validator(mode="after")
@@ -90,10 +90,10 @@ class SamplingRequest(RequestBody):
     logit_bias: LogitBias | None = None
     min_tokens: int | None = Field(None, ge=0)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -142,8 +142,8 @@ class CompletionRequest(SamplingRequest):
     prompt: (
         str
         | TokenIds
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     )
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
@@ -177,8 +177,8 @@ class EmbeddingRequest(RequestBody):
     input: (
         InputText
         | TokenIds
-        | Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
     )
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -192,7 +192,7 @@ class EmbeddingRequest(RequestBody):
 class DetokenizeRequest(RequestBody):
     """POST /detokenize: the text of tokens."""
 
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS, fail_fast=True)]
     model: str | None = None
 
 

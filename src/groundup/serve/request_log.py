@@ -77,9 +77,10 @@ class RequestLog:
             }
         if self.prompts:
             entry |= {"body": record.body.decode(errors="replace"), "answers": record.answers}
+        # ASCII: nothing that a client sends breaks the line, or is a command to a terminal
         if self._style == "json":
-            line = json.dumps(entry, ensure_ascii=False)
-        else:  # nothing that a client sends breaks the line
+            line = json.dumps(entry)
+        else:
             line = " ".join(f"{name}={json.dumps(value)}" for name, value in entry.items())
         print(line, file=self._sink or sys.stderr, flush=True)
 
@@ -118,6 +119,6 @@ def _address_of(scope: Scope) -> str:
     host = (scope.get("client") or ("unknown",))[0]
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
+    except ValueError:  # a proxy's word
+        return host[:100]
     return host if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))

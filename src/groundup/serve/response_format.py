@@ -1,9 +1,11 @@
 """JSON responses of OpenAI's API, complete or as stream chunks: text completions, chat completions, embeddings."""
 
 import base64
+import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,6 +15,17 @@ from groundup.serve.completion_choices import ChoiceDelta, CompletionChoice, Tok
 from groundup.serve.tool_calls import ToolCall, ToolCallParser
 
 Usage = dict[str, int]
+
+_dumps = partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def json_bytes(response: Mapping[str, Any]) -> bytes:
+    """A response as JSON. Elements of its lists are written one by one, so that other threads run between two of them."""
+    fields = {
+        name: f"[{','.join(map(_dumps, value))}]" if isinstance(value, list) else _dumps(value)
+        for name, value in response.items()
+    }
+    return f"{{{','.join(f'{_dumps(name)}:{text}' for name, text in fields.items())}}}".encode()
 
 
 class ResponseFormatter(Protocol):

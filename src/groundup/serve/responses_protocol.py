@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundup.serve.api_error import ApiError
-from groundup.serve.chat_protocol import MAX_MESSAGES, MAX_TOOLS, ChatRequest, TextContentPart, ToolName
+from groundup.serve.chat_protocol import MAX_MESSAGES, MAX_TOOLS, ChatRequest, TextContentPart, TextParts, ToolName
 from groundup.serve.request_validation import RequestBody, parse_request
 
 
@@ -22,7 +22,7 @@ class MessageItem(_Item):
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextContentPart]
+    content: str | TextParts
 
     def to_message(self) -> dict[str, Any]:
         return {"role": self.role, "content": self.content if isinstance(self.content, str) else _parts(self.content)}
@@ -46,7 +46,7 @@ class FunctionResultItem(_Item):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[TextContentPart]
+    output: str | TextParts
 
     def to_message(self) -> dict[str, Any]:
         content = self.output if isinstance(self.output, str) else _parts(self.output)
@@ -110,7 +110,8 @@ class ResponsesRequest(RequestBody):
     input: (
         str
         | Annotated[
-            list[FunctionCallItem | FunctionResultItem | MessageItem], Field(min_length=1, max_length=MAX_MESSAGES)
+            list[FunctionCallItem | FunctionResultItem | MessageItem],
+            Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True),
         ]
     )
     model: str | None = None
@@ -120,7 +121,7 @@ class ResponsesRequest(RequestBody):
     top_p: float | None = Field(None, gt=0, le=1)
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None

@@ -20,15 +20,18 @@ from groundup.model.serialization import weight_dtype
 from groundup.serve.answer_grammar import GrammarBuilder
 from groundup.serve.api_error import ApiError
 from groundup.serve.chat_protocol import ConversationRequest, RequestMessage, RequestTool
-from groundup.serve.completion_choices import CompletionChoice, CompletionChoices, EchoedPrompt
+from groundup.serve.completion_choices import CompletionChoice, CompletionChoices, EchoedPrompt, echoed_prompt
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.prometheus import ServerMetrics
-from groundup.serve.protocol import MAX_CHOICES, SamplingRequest
+from groundup.serve.protocol import MAX_CHOICES, CompletionRequest, SamplingRequest
 from groundup.serve.tool_calls import ToolSyntax, tool_syntax
 from groundup.tokenizer import Tokenizer
 
 TEMPLATE_VARIABLES = frozenset(("self", "template", "messages", "tools", "now", "xml_tools"))
 """What `chat_template_kwargs` cannot set, beside the fields of requests."""
+
+MAX_ECHOED_LOGPROBS = 500_000
+"""A second to write as JSON; prompts need no computation to be many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,32 +291,44 @@ class ServedModel:
             )
             for i, request in enumerate(requests)
         ]
-        self.metrics.prompt_tokens += sum(map(len, prompts))
+        prompt_tokens = sum(map(len, prompts))
+        self.metrics.prompt_tokens += prompt_tokens
         stream = self.engine_thread.submit(requests, client)
-        return CompletionChoices(stream, choices, self.metrics, body.num_candidates, body.n or 1)
+        return CompletionChoices(stream, choices, prompt_tokens, self.metrics, body.num_candidates, body.n or 1)
 
     async def echoes(
-        self, prompts: Sequence[Sequence[int]], logprobs: int | None, *, alone: bool
+        self, body: CompletionRequest, prompts: Sequence[Sequence[int]], client: str
     ) -> list[EchoedPrompt]:
-        """Prompts that begin the texts of their answers, with log-probabilities unless `logprobs` is None.
+        """Prompts that begin the texts of their answers.
 
-        Raises ApiError 400 for an encoder-decoder, whose answers do not continue the prompt.
+        Raises ApiError 400 for an encoder-decoder, whose answers do not continue the prompt, and for too many
+        log-probabilities.
         """
         if not isinstance(self.model, Decoder):
             raise ApiError(
                 400, f"echo: {self.name} is an encoder-decoder, whose answers do not continue the prompt", param="echo"
             )
-        found = []
         for prompt in prompts:
             self.check_length(prompt, max_prompt_tokens(self.model.config))
-            scores = None if logprobs is None else await self._prompt_scores(prompt, logprobs)
-            found.append(EchoedPrompt(prompt, scores, alone))
+        if body.logprobs is not None:
+            count = sum(map(len, prompts)) * (body.n or 1) * (body.logprobs + 1)
+            if count > MAX_ECHOED_LOGPROBS:
+                raise ApiError(
+                    400,
+                    f"{count:,} log-probabilities of echoed prompts, expected at most {MAX_ECHOED_LOGPROBS:,}",
+                    param="logprobs",
+                )
+        found = []
+        for prompt in prompts:
+            scores = None if body.logprobs is None else await self._prompt_scores(prompt, body.logprobs, client)
+            echo = partial(echoed_prompt, self.tokenizer, prompt, scores, alone=body.max_tokens == 0)
+            found.append(await asyncio.to_thread(echo))
         return found
 
-    async def _prompt_scores(self, prompt: Sequence[int], top: int) -> list[TokenScore]:
+    async def _prompt_scores(self, prompt: Sequence[int], top: int, client: str) -> list[TokenScore]:
         """Other requests run between two chunks of the prompt."""
         chunks, scores = score_prompt(cast(Decoder, self.model), prompt, top), []
-        while (chunk := await self.engine_thread.call(partial(next, chunks, None))) is not None:
+        while (chunk := await self.engine_thread.call(partial(next, chunks, None), client)) is not None:
             scores += chunk
         return scores
 

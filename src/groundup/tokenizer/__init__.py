@@ -7,6 +7,7 @@
     bpe.py                     byte-pair encoding in plain Python: the oracle of the faster implementations
     special_tokens.py          end of text, turns, padding, masks
     library_errors.py          panics and endless regexes of foreign tokenizers
+    long_texts.py              encoding of one text without holding other threads
     stream_encoding.py         encoding of a text that arrives in pieces
     tokenizer_folder.py        roles, added tokens and templates in a Hugging Face folder
     tokenizer.py               `Tokenizer`: text and conversations to ids and back; load and save

@@ -13,6 +13,7 @@ from typing import Any
 import tokenizers
 
 from groundup.artifacts.errors import UserError
+from groundup.tokenizer.long_texts import encode_text
 
 FIRST_PLACEHOLDER, LAST_PLACEHOLDER = 0x10FF00, 0x10FFFD
 """The end of the last private-use plane."""
@@ -64,7 +65,7 @@ class SpecialTokenEscaper:
         if not PLACEHOLDER.search(rendered):
             if self._copy is None:
                 self._copy = tokenizers.Tokenizer.from_str(self._rules)
-            encoding = self._copy.encode(rendered, add_special_tokens=False)
+            encoding = encode_text(self._copy, rendered, add_special_tokens=False)
             return encoding.ids, encoding.offsets
         return self._encode_escaped(rendered)
 
@@ -82,7 +83,7 @@ class SpecialTokenEscaper:
             last = match.end()
         segments.append(rendered[last:].translate(self._letter_of))
         origin += range(last, len(rendered))
-        encoding = self._renamed.encode("".join(segments), add_special_tokens=False)
+        encoding = encode_text(self._renamed, "".join(segments), add_special_tokens=False)
         offsets = [
             (origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin) for begin, end in encoding.offsets
         ]

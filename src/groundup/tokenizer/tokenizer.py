@@ -19,6 +19,7 @@ from groundup.tokenizer.assistant_turns import TurnForm, training_text
 from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, is_byte_level, merges_of, vocabulary_of
 from groundup.tokenizer.chat_template import Message, Span, render, render_unfinished
 from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
+from groundup.tokenizer.long_texts import encode_text
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHANNEL, CHAT_STOP_TOKENS, MESSAGE_END, check_special_tokens, named_roles
 from groundup.tokenizer.split_patterns import PATTERNS
@@ -92,7 +93,7 @@ class Tokenizer:
         """
         check_text(text)
         with encoding_errors([text]):
-            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+            return encode_text(self.backend, text, add_special_tokens=add_special_tokens).ids
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
         """`encode` for many texts, on all cores."""
