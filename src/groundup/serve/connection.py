@@ -29,7 +29,8 @@ class BoundedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # pause_writing, as soon as the client does not keep up
+        # pause_writing, as soon as the client does not keep up; at 0, asyncio's TLS pauses with an empty buffer, for ever
+        transport.set_write_buffer_limits(high=1)
         same_client = sum(each.client is not None and each.client[0] == self._address for each in self.connections)  # type: ignore[union-attr]
         if len(self.connections) > MAX_CONNECTIONS or same_client > MAX_CONNECTIONS_PER_CLIENT:
             transport.write(_refusal())
