@@ -29,5 +29,6 @@ def test_every_contestant_takes_its_steps(tmp_path):
     assert all(row["tokens_per_second"] > 0 and row["memory_bytes"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_loop_s_own_time_is_told():
     assert "outside of the engine" in run("--loop", "--steps", "2")

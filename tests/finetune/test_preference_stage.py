@@ -48,8 +48,9 @@ def test_each_loss_raises_the_accuracy_on_held_out_pairs(make_decoder, byte_toke
     if loss in ("dpo", "ipo", "kto"):
         assert before["accuracy"] == 0.5, "the model before the training is its own reference"
         assert before["margin"] == 0
-    summary = result.after.summary(result.before, seed=0)
-    assert summary["accuracy_interval"] == [1, 1]
+    summary = result.after.summary(result.before)
+    assert 0.5 < summary["accuracy_interval"][0] < 1, "all of a few pairs prove little"
+    assert summary["accuracy_interval"][1] == pytest.approx(1)
 
 
 def test_a_reward_model_scores_held_out_answers_right(inputs, tmp_path):
@@ -192,7 +193,8 @@ def test_stage(inputs, tmp_path):
     }
     scores = metrics["scores"]
     assert (scores["before"]["accuracy"], scores["after"]["accuracy"]) == (0.5, 1)
-    assert scores["after"]["accuracy_gain_interval"] == [0.5, 0.5]
+    low, high = scores["after"]["accuracy_gain_interval"]
+    assert low < 0.5 < high
     assert metrics["sampled"]["answers"] == 3
     assert metrics["sampled"]["kl"] > 0
     assert metrics["validation"][-1]["margin"] > 0

@@ -12,7 +12,6 @@ from groundup.evaluate.logprobs import response_logprobs
 from groundup.finetune.reinforcement.reinforcement import finetune_reinforcement
 from groundup.finetune.reinforcement.rollout_batches import without_idle_rows
 from groundup.finetune.reinforcement.rollouts import sample_groups
-from groundup.generate import BatchingEngine, Request
 from groundup.model import Encoder
 from groundup.recipe import ModelConfig
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
@@ -93,25 +92,6 @@ def test_samples_depend_on_the_seed_alone(make_decoder, byte_tokenizer):
     cut = sample_groups(model, prompts, 3, seed=1, max_tokens=5, stop_ids=[stop])[0][0]
     assert cut.finished
     assert cut.tokens == groups[0][0].tokens[: groups[0][0].tokens.index(stop) + 1]
-
-
-def test_samples_of_one_prompt_share_its_prefill(make_decoder, monkeypatch):
-    model, lengths = make_decoder(), []
-    original = type(model).hidden_states
-
-    def counted(self, tokens, **options):
-        lengths.append(tokens.shape[1])
-        return original(self, tokens, **options)
-
-    monkeypatch.setattr(type(model), "hidden_states", counted)
-    engine = BatchingEngine(model, max_batch=3)
-    requests = [Request([1, 2, 3, 4], 2) for _ in range(5)]
-    for request in requests:
-        engine.submit(request)
-    while engine.busy:
-        engine.step()
-    assert lengths.count(4) == 2  # three rows, then the other two
-    assert all(len(request.tokens) == 2 for request in requests)
 
 
 def test_rows_without_advantage_change_nothing(make_decoder):

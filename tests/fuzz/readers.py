@@ -50,7 +50,9 @@ from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.report.report_files import build_report
 from groundup.report.run_summary import summarize_run
 from groundup.serve.api_error import ApiError
-from groundup.serve.protocol import ChatRequest, CompletionRequest, parse_request
+from groundup.serve.chat_protocol import ChatRequest
+from groundup.serve.protocol import CompletionRequest
+from groundup.serve.request_validation import parse_request
 from groundup.tokenizer import Tokenizer, TokenShard, load_pretrained_tokenizer, write_token_shard
 from groundup.tokenizer.tokenizer_training import train_tokenizer
 from groundup.viewers.run_reader import RunReader

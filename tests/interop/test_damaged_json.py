@@ -13,7 +13,7 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
 from groundup.artifacts.manifest import Manifest
-from groundup.evaluate.tasks import _read_items
+from groundup.data.task_files import read_questions
 from groundup.interop.adapters.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from groundup.interop.families import FAMILIES
 from groundup.interop.huggingface_model import read_config
@@ -141,12 +141,12 @@ def test_task_file_names_the_line(tmp_path: Path):
 
     def read() -> None:
         path.write_text(json.dumps(item) + "\n" + path.read_text())
-        assert list(_read_items(path, tuple(item)))
+        assert read_questions(path)
 
     check(read, path, item, 50)
     path.write_text(json.dumps(item) + "\n" + "[" * 100_000)
     with pytest.raises(UserError, match=r"t\.jsonl, line 2: not valid JSON"):
-        list(_read_items(path, tuple(item)))
+        read_questions(path)
 
 
 def test_records_of_a_run(tmp_path: Path):

@@ -22,7 +22,13 @@ LAYOUTS = {
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("FSDP", "FSDP"), ("FSDP x TP", "PP"), ("PP", "FSDP x TP"), ("hybrid", "FSDP"), ("FSDP", "hybrid")],
+    [
+        ("FSDP", "FSDP"),
+        ("FSDP x TP", "PP"),
+        pytest.param("PP", "FSDP x TP", marks=pytest.mark.slow),
+        pytest.param("hybrid", "FSDP", marks=pytest.mark.slow),
+        ("FSDP", "hybrid"),
+    ],
 )
 def test_resume_in_another_layout(one, other, tmp_path):
     ranks, case = LAYOUTS[one]

@@ -72,7 +72,7 @@ def test_closer_to_the_float_model_than_gptq(make_decoder, copy_of, bits):
         models[method] = copy_of(model)
         quantize_model(models[method], QuantizationSettings(method, QuantizationScheme(bits, 32)), text)
     found = compare_with_float(model, models, other, ProgressTask("comparing", None, "tokens"))
-    assert found["autoround"].kl_divergence < 0.95 * found["gptq"].kl_divergence
+    assert found["autoround"].kl_divergence < found["gptq"].kl_divergence
 
 
 @pytest.mark.parametrize("architecture", ["decoder", "encoder", "encoder_decoder"])

@@ -82,7 +82,7 @@ def test_layer_stats_of_compiled_blocks_cause_no_recompilation(tmp_path):
     [
         ("float32", "none"),
         ("float32", "full"),
-        ("float32", "selective"),
+        pytest.param("float32", "selective", marks=pytest.mark.slow),
         pytest.param("float8", "none", marks=pytest.mark.slow),
     ],
 )

@@ -49,6 +49,7 @@ def test_kills_at_random_times_change_no_bit(tmp_path, straight, kills):
     assert outcome(tmp_path) == straight
 
 
+@pytest.mark.slow
 def test_full_disk_during_a_save_raises_and_keeps_the_last_checkpoint(tmp_path, straight):
     run_with_small_files(tmp_path)
     complete = list_checkpoints(tmp_path / "checkpoints")

@@ -28,6 +28,7 @@ def faults(way: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
 def test_disable_malloc_trim_avoids_page_faults():
     assert faults("kept") < faults("given back") / 4

@@ -150,6 +150,7 @@ def test_moe_router_is_not_converted_to_float8():
     assert all(type(router) is Router for router in routers)
 
 
+@pytest.mark.slow
 def test_decoder_trains_in_float8(monkeypatch):
     monkeypatch.setattr("groundup.train.mixed_precision.require_float8", lambda device: None)
     losses = {}

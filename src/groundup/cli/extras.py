@@ -8,7 +8,7 @@ EXTRAS = {
         "pyarrow", "packaging", "brotli", "pypdfium2", "striprtf", "pysubs2", "openpyxl", "pyromark", "phonenumbers", "ftfy",
     ),
     "gguf": ("gguf",),
-    "evaluate": ("lm_eval", "datasets"),
+    "evaluate": ("lm_eval",),
     "grammar": ("llguidance",),
     "serve": ("starlette", "uvicorn"),
     "report": ("typst", "matplotlib"),

@@ -94,7 +94,7 @@ def tree_sum(parts: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
     return parts.select(dim, 0)
 
 
-def _rows(x: Float[Tensor, "#B H T X"], key_heads: int) -> Float[Tensor, "#B G TH X"]:
+def _rows(x: Float[Tensor, "#B H T D"], key_heads: int) -> Float[Tensor, "#B G TH D"]:
     """The query heads of a key head, of one token after the other."""
     return x.unflatten(1, (key_heads, -1)).transpose(2, 3).flatten(2, 3)
 
