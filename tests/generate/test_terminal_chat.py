@@ -216,7 +216,10 @@ def test_probabilities_of_tokens():
     answer, shown = run_chat(model, "/probabilities\nhello\n", max_tokens=6).rstrip().rsplit("\n  ", 1)
     session = ChatSession(model, TOKENIZER, GREEDY, max_tokens=6)
     assert "".join(session.send("hello")) == answer
+    scored = []
+    model.head.register_forward_hook(lambda head, inputs, logits: scored.append(len(logits)))
     values = session.token_probabilities()
+    assert scored == [len(values)]  # not the logits of the whole conversation
     assert len(values) == 6
     assert shown.count("%") == 6
     prompt = TOKENIZER.render_chat([{"role": "user", "content": "hello"}], add_generation_prompt=True)

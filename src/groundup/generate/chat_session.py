@@ -125,7 +125,7 @@ class ChatSession:
         if not ids:
             return []
         tokens = torch.tensor([prompt + ids], device=next(self._model.parameters()).device)
-        logits = self._model(tokens).logits[0, len(prompt) - 1 : -1].float()
+        logits = self._model.logits(self._model.hidden_states(tokens)[0, len(prompt) - 1 : -1]).float()
         chosen = logits.softmax(dim=-1).gather(1, torch.tensor(ids, device=logits.device)[:, None])[:, 0]
         return [(self._tokenizer.decode([id]), value) for id, value in zip(ids, chosen.tolist(), strict=True)]
 
