@@ -1,8 +1,9 @@
 """Models of GGUF files whose packed layers stay packed.
 
 A block of Q8_0, Q5_0 or Q4_0 is a symmetric group of 32, bit for bit. The other types (Q4_1, the k-quants) have scales or
-minimums that no integer grid has: their layers are rounded to 8 bits in such groups, which costs a hundredth of their own error
-at most. Other tensors are read as `interop.open_model` does.
+minimums that no integer grid has: their layers are rounded to 8 bits in such groups, which moves a matrix by 0.5% of its norm. Of
+normally distributed weights that is 0.5% more squared error for Q4_K, 3% for Q5_K, 9% for Q6_K. Other tensors are read as
+`interop.open_model` does.
 """
 
 from collections.abc import Iterator
