@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
 def read_texts(path: Path) -> list[InputText]:
     """The texts of a file, with the number of the line as id, or the field `id` of a JSON line; blank lines are skipped."""
     texts = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # texts hold other line breaks
         if not line.strip():
             continue
         if path.suffix == ".jsonl":
