@@ -2,8 +2,8 @@
 section 3), with one scale for each row.
 
 A row is divided by its scale, such that its largest magnitude becomes 448, the largest number of the format. The relative error
-of a weight is then at most 1/16 whatever its size, where codes at equal distances round small weights coarsely. A code is the
-byte of its number; the layer is QuantizedLinear.
+of a weight is then at most 1/16 down to 1/28,672 of that, where codes at equal distances round small weights coarsely. A code is
+the byte of its number; the layer is QuantizedLinear.
 """
 
 import torch
