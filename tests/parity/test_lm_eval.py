@@ -12,16 +12,17 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
+from groundup.evaluate import share_interval
 from groundup.model import Decoder, save_model
 from groundup.quantize import export_model, open_model
 from groundup.recipe import ModelConfig
-from groundup.tokenizer import train_tokenizer
+from groundup.tokenizer import Tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.interop
 pytest.importorskip("lm_eval")
 pytest.importorskip("transformers")
 
-from groundup.evaluate.lm_eval_adapter import HarnessModel, local_datasets, run_harness  # noqa: E402
+from groundup.evaluate.lm_eval_adapter import HarnessModel, _summarize, local_datasets, run_harness  # noqa: E402
 
 TEXTS = [
     f"The {a} went to the {b} and saw {c}." for a in ("river", "fox") for b in ("garden", "sea") for c in "abcdefgh"
@@ -66,7 +67,8 @@ def folder(tmp_path_factory) -> Path:
     return out / "huggingface"
 
 
-def test_answers_equal_those_of_the_harness_s_own_adapter(folder, datasets, monkeypatch):
+@pytest.mark.parametrize("chat", [False, True])
+def test_answers_equal_those_of_the_harness_s_own_adapter(folder, datasets, chat, monkeypatch):
     from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
@@ -74,7 +76,11 @@ def test_answers_equal_those_of_the_harness_s_own_adapter(folder, datasets, monk
         monkeypatch.setenv(name, "1")
     model, tokenizer = open_model(folder, device="cpu", dtype="float32")
     theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
-    options = {"tasks": ["hellaswag", "winogrande", "lambada_openai"], "bootstrap_iters": 0}
+    options = {
+        "tasks": ["hellaswag", "winogrande", "lambada_openai"],
+        "bootstrap_iters": 0,
+        "apply_chat_template": chat,
+    }
     with local_datasets(datasets, print):
         found, expected = (
             simple_evaluate(each, **options) for each in (HarnessModel(model, tokenizer, Progress()), theirs)
@@ -85,10 +91,75 @@ def test_answers_equal_those_of_the_harness_s_own_adapter(folder, datasets, monk
                 [r[0] for r in row["filtered_resps"]], abs=1e-3
             )
             assert [r[1] for r in ours["filtered_resps"]] == [r[1] for r in row["filtered_resps"]]
-    scores = run_harness(model, tokenizer, options["tasks"], Progress(), datasets_folder=datasets)
+    scores = run_harness(
+        model, tokenizer, options["tasks"], Progress(), datasets_folder=datasets, apply_chat_template=chat
+    )
     for task, values in expected["results"].items():
         assert scores[task]["acc"] == values["acc,none"]
         assert scores[task]["acc_interval"][0] <= scores[task]["acc"] <= scores[task]["acc_interval"][1]
+
+
+def test_written_answers_equal_those_of_the_harness_s_own_adapter(folder):
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+
+    model, tokenizer = open_model(folder, device="cpu", dtype="float32")
+    ours = HarnessModel(model, tokenizer, Progress())
+    theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1)
+    messages = [{"role": "user", "content": TEXTS[0]}, {"role": "assistant", "content": "The "}]
+    prompts = [
+        *TEXTS[:3], " ".join(TEXTS), ours.apply_chat_template(messages[:1]),
+        ours.apply_chat_template(messages, add_generation_prompt=False),
+    ]  # fmt: skip
+    assert prompts[4:] == [
+        theirs.apply_chat_template(messages[:1]), theirs.apply_chat_template(messages, add_generation_prompt=False),
+    ]  # fmt: skip
+
+    def requests(**options):
+        arguments = [(prompt, options) for prompt in prompts]
+        return [Instance("generate_until", {}, each, number) for number, each in enumerate(arguments)]
+
+    for options in ({"until": ["e"], "max_gen_toks": 12}, {"until": "zzz", "max_new_tokens": 5}):
+        found = ours.generate_until(requests(**options))
+        assert found == theirs.generate_until(requests(**options), disable_tqdm=True)
+        assert any(found)
+    assert ours.generate_until(requests(until=["zzz", ""], max_new_tokens=5)) == found
+    with pytest.raises(UserError, match="answers of 64 tokens, expected fewer than the context"):
+        ours.generate_until([Instance("generate_until", {}, (TEXTS[0], {"max_gen_toks": 64}), 0)])
+
+
+def test_a_rendered_conversation_has_one_bos_token():
+    """That of the template, though the tokenizer adds one to every text."""
+    tokenizer = train_tokenizer(TEXTS, vocab_size=290, special_tokens=["<|endoftext|>", "<s>"])
+    rules = json.loads(tokenizer.backend.to_str())
+    rules["post_processor"] = {
+        "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [tokenizer.token_id("<s>")], "tokens": ["<s>"]}},
+    }  # fmt: skip
+    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}"
+    tokenizer = Tokenizer(
+        type(tokenizer.backend).from_str(json.dumps(rules)), bos="<s>", eos="<|endoftext|>", chat_template=template
+    )
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, num_layers=1, num_heads=2)
+    model = HarnessModel(Decoder(config), tokenizer, Progress())
+    messages = [{"role": "user", "content": "The fox"}]
+    text = model.apply_chat_template(messages)
+    assert text == "<s>The fox<|endoftext|>"
+    assert model.tok_encode(text) == tokenizer.render_chat(messages)
+    assert model.tok_encode("The fox")[:1] == [tokenizer.bos_id]
+    assert tokenizer.bos_id not in model.tok_encode("The fox", add_special_tokens=False)
+
+
+def test_items_of_two_filters_count_once():
+    samples = [
+        {"doc_id": number, "filter": name, "exact_match": float(number == 0)}
+        for name in ("strict", "flexible")
+        for number in range(4)
+    ]
+    found = _summarize({"exact_match,strict": 0.25, "exact_match,flexible": 0.25}, samples)
+    assert found["items"] == 4
+    assert found["exact_match (strict)_interval"] == share_interval([1, 0, 0, 0])
 
 
 def test_unknown_tasks_and_datasets_are_one_line(folder, datasets, tmp_path):

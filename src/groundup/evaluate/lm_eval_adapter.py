@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+from lm_eval.models.utils import normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
 from torch import nn
 
 from groundup.artifacts.errors import UserError
@@ -61,7 +62,7 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
 
     @property
     def max_length(self) -> int:
-        return self.model.config.context_length
+        return self.model.config.cached_context_length
 
     @property
     def tokenizer_name(self) -> str:
@@ -69,12 +70,20 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
         return self.text_tokenizer.fingerprint
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """With the special tokens that the tokenizer adds to every text, unless told not to."""
-        return self.text_tokenizer.encode(string, add_special_tokens=add_special_tokens is not False)
+        """With the special tokens that the tokenizer adds to every text, unless told not to, or the text begins with them.
+
+        Special tokens in the text are special: it may be a rendered conversation.
+        """
+        if add_special_tokens is None:
+            start = self.text_tokenizer.bos or self.text_tokenizer.eos
+            add_special_tokens = start is None or not string.startswith(start)
+        return self.text_tokenizer.parse_text(string, add_special_tokens=add_special_tokens)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        ids = self.text_tokenizer.render_chat(chat_history, add_generation_prompt=add_generation_prompt)
-        return self.text_tokenizer.decode(ids, skip_special_tokens=False)
+        """The conversation as text; without the generation prompt, its last message is the beginning of an answer."""
+        return self.text_tokenizer.chat_text(
+            chat_history, add_generation_prompt=add_generation_prompt, continue_final_message=not add_generation_prompt
+        )
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         return self.text_tokenizer.chat_template if chat_template else None
@@ -100,14 +109,21 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
             groups.setdefault(repr(sorted(request.args[1].items())), []).append(index)
         with self.progress.task("answering", total=len(requests), unit="answers") as task:
             for indices in groups.values():
-                options = dict(requests[indices[0]].args[1])
-                until = options.get("until") or []
-                limit = int(options.get("max_gen_toks", MAX_ANSWER_TOKENS))
-                temperature = options.get("temperature", 0.0) if options.get("do_sample") else 0.0
+                options = normalize_gen_kwargs(dict(requests[indices[0]].args[1]), MAX_ANSWER_TOKENS)
+                limit = options["max_gen_toks"]
+                if limit >= self.max_length:
+                    raise UserError(
+                        f"answers of {limit} tokens, expected fewer than the context of the model, {self.max_length}"
+                    )
+                prompts = [
+                    self.tok_encode(requests[index].args[0])[limit - self.max_length :] or [self.prefix_token_id]
+                    for index in indices
+                ]
+                temperature = options.get("temperature", 1.0) if options["do_sample"] else 0.0
                 completed = complete_texts(
-                    self.model, self.text_tokenizer, [self._shorten(requests[i].args[0], limit) for i in indices],
-                    sampling=SamplingParams(temperature=temperature), max_tokens=limit,
-                    stop=[until] if isinstance(until, str) else until, max_batch=self.max_batch,
+                    self.model, self.text_tokenizer, prompts, max_tokens=limit,
+                    sampling=SamplingParams(temperature=temperature, seed=0),
+                    stop=[text for text in options["until"] if text], max_batch=self.max_batch,
                 )  # fmt: skip
                 for index, (answer,) in zip(indices, completed, strict=True):
                     if answer.error is not None:
@@ -115,12 +131,6 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
                     answers[index] = answer.text
                     task.advance()
         return answers
-
-    def _shorten(self, text: str, limit: int) -> str:
-        """The end of a prompt, so that an answer of `limit` tokens fits into the context."""
-        ids = self.tok_encode(text, add_special_tokens=False)
-        room = max(1, self.max_length - limit - 1)
-        return text if len(ids) <= room else self.text_tokenizer.decode(ids[-room:])
 
 
 def run_harness(
@@ -166,7 +176,7 @@ def run_harness(
 
 def _summarize(values: dict[str, Any], samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The metrics of a task, with intervals over its items; copies of an item are one cluster."""
-    scores: dict[str, Any] = {"items": len(samples)} if samples else {}
+    scores: dict[str, Any] = {"items": len({row["doc_id"] for row in samples})} if samples else {}
     for key, value in values.items():
         metric, _, filter_name = key.partition(",")
         if not isinstance(value, (int, float)) or metric.endswith("_stderr") or not filter_name:

@@ -44,7 +44,7 @@ class TextCompletion:
 def complete_texts(
     model: nn.Module,
     tokenizer: Tokenizer,
-    texts: Iterable[str],
+    texts: Iterable[str | list[int]],
     *,
     n: int = 1,
     best_of: int | None = None,
@@ -59,6 +59,7 @@ def complete_texts(
     With a seed, sample i of all is sampled with seed + i.
 
     Args:
+        texts: texts, or ids of texts.
         best_of: samples of a text, of which the `n` with the highest log-probability per token are returned.
         stop: strings at which an answer ends; they are no part of it.
         logprobs: also the log-probability of each token and of this many most likely tokens.
@@ -100,12 +101,14 @@ def complete_texts(
 class _Answer:
     """A completion in progress."""
 
-    def __init__(self, model: GenerativeModel, tokenizer: Tokenizer, number: int, text: str, stop: Sequence[str]):
+    def __init__(
+        self, model: GenerativeModel, tokenizer: Tokenizer, number: int, text: str | list[int], stop: Sequence[str]
+    ):
         self.completion = TextCompletion(number)
         self.request: Request | None = None
         self.prompt_ids: list[int] = []
         try:
-            self.prompt_ids = encode_prompt(model, tokenizer, text)
+            self.prompt_ids = encode_prompt(model, tokenizer, text) if isinstance(text, str) else text
         except UserError as error:
             self._fail(error)
         self._detokenizer = StreamDetokenizer(tokenizer, continued_ids(model, self.prompt_ids), stop)

@@ -63,11 +63,19 @@ class SpecialTokenEscaper:
     def encode(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a rendered text, and the span of characters of each."""
         if not PLACEHOLDER.search(rendered):
-            if self._copy is None:
-                self._copy = tokenizers.Tokenizer.from_str(self._rules)
-            encoding = encode_text(self._copy, rendered, add_special_tokens=False)
+            encoding = self.parse(rendered)
             return encoding.ids, encoding.offsets
         return self._encode_escaped(rendered)
+
+    def parse(self, text: str, *, add_special_tokens: bool = False) -> tokenizers.Encoding:
+        """The encoding of a text in which special tokens are not escaped."""
+        if self._copy is None:
+            self._copy = tokenizers.Tokenizer.from_str(self._rules)
+        return encode_text(self._copy, text, add_special_tokens=add_special_tokens)
+
+    def unescape(self, rendered: str) -> str:
+        """`rendered` with the letters that placeholders stand for."""
+        return rendered.translate(self._letter_of)
 
     def _encode_escaped(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         if self._renamed is None:

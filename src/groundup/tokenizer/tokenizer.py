@@ -213,13 +213,30 @@ class Tokenizer:
         one. `names` are template variables (tools, ...).
         Special tokens spelled in messages stay text. Raises UserError without a chat template, or when it fails.
         """
-        template, messages, names = self._escape_inputs(messages, names)
-        if continue_final_message:
-            text = render_unfinished(template, messages, **names)
-        else:
-            text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
+        text = self._render(messages, add_generation_prompt, continue_final_message, names)
         with encoding_errors([text]):
             return self._escaper.encode(text)[0]
+
+    def chat_text(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, continue_final_message: bool = False
+    ) -> str:
+        """The conversation of `render_chat` as text, in which special tokens of messages look like those of the template."""
+        return self._escaper.unescape(self._render(messages, add_generation_prompt, continue_final_message, {}))
+
+    def parse_text(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """`encode`, but special tokens spelled in the text are special, as in most other software: for trusted text only."""
+        check_text(text)
+        with encoding_errors([text]):
+            return self._escaper.parse(text, add_special_tokens=add_special_tokens).ids
+
+    def _render(
+        self, messages: Sequence[Message], generation_prompt: bool, unfinished: bool, names: dict[str, Any]
+    ) -> str:
+        """A conversation with escaped special tokens of messages."""
+        template, messages, names = self._escape_inputs(messages, names)
+        if unfinished:
+            return render_unfinished(template, messages, **names)
+        return render(template, messages, add_generation_prompt=generation_prompt, **names)[0]
 
     def render_chat_with_mask(
         self, messages: Sequence[Message], *, last_turn_only: bool = False, **names: Any
