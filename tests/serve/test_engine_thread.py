@@ -301,3 +301,25 @@ def test_stopping_lets_answers_end_within_a_time(model, tokenizer, seconds):
     assert streamed.endswith(b"data: [DONE]\n\n")
     assert (b'"stopping"' in streamed) == (seconds == 0)
     assert (b'"finish_reason":"length"' in streamed) == (seconds > 0)
+
+
+def test_a_step_of_the_engine_between_two_functions(model):
+    """Many embeddings at once do not keep those who wait for tokens."""
+
+    async def lengths() -> list[int]:
+        thread, go = EngineThread(BatchingEngine(model), max_waiting=20), threading.Event()
+        request = Request([5], max_tokens=20, sampling=GREEDY)
+        first = asyncio.ensure_future(thread.call(lambda: go.wait(20)))
+        await asyncio.sleep(0)
+        stream = thread.submit([request])
+        calls = [asyncio.ensure_future(thread.call(lambda: len(request.tokens))) for _ in range(5)]
+        await asyncio.sleep(0)
+        go.set()
+        await first
+        found = await asyncio.gather(*calls)
+        stream.close()
+        await asyncio.to_thread(thread.stop)
+        return found
+
+    found = asyncio.run(lengths())
+    assert found == sorted(set(found))

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar, cast
@@ -37,6 +37,7 @@ class EngineThread:
         self._in_flight = 0  # counted in the event loop, up to date between engine steps
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._held: Counter[str] = Counter()  # places by client, likewise
+        self._calls: deque[Callable[[], None]] = deque()
         self._streams: dict[Request, OutputStream] = {}
         self._thread: threading.Thread | None = None
         self._refusing = self._stopping = False
@@ -72,7 +73,7 @@ class EngineThread:
         return stream
 
     async def call(self, function: Callable[[], Result], client: str = "") -> Result:
-        """The result of a function that uses the model, which runs between two engine steps.
+        """The result of a function that uses the model, which runs between two engine steps, one function at a time.
 
         Raises ApiError as `submit` does, and 500 when the function fails.
         """
@@ -95,7 +96,7 @@ class EngineThread:
             with suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(resolve, result, error)
 
-        self._inbox.put(run)
+        self._inbox.put(lambda: self._calls.append(run))
         try:
             return await outcome
         finally:
@@ -151,11 +152,15 @@ class EngineThread:
         while not self._stopping:
             try:
                 self._read_inbox()
+                if self._calls:
+                    self._calls.popleft()()
                 self._step()
             except Exception:
                 log.exception("engine step failed; its requests are cancelled")
                 self._fail_all(_model_failed())
         self._drain_inbox()
+        while self._calls:
+            self._calls.popleft()()
         self._fail_all(ApiError(503, "the server is stopping", code="stopping"))
 
     def _step(self) -> None:
@@ -168,7 +173,7 @@ class EngineThread:
                 self._streams.pop(output.request, None)
 
     def _read_inbox(self) -> None:
-        if not self._engine.busy:
+        if not self._engine.busy and not self._calls:
             self._inbox.get()()  # nothing to do: wait
         self._drain_inbox()
 
