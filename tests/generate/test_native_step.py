@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import GREEDY, BatchingEngine, generate, next_token_logits
@@ -138,6 +139,12 @@ def test_hooks_are_called():
     model.blocks[1].register_forward_hook(lambda *_: called.append(1))
     generate(model, [1, 2, 3], max_tokens=2)
     assert called == [1, 1]
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: called.append(2))  # of all modules
+    try:
+        generate(draw_model(), [1, 2, 3], max_tokens=2)
+    finally:
+        handle.remove()
+    assert 2 in called
 
 
 @pytest.mark.parametrize(

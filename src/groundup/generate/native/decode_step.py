@@ -230,7 +230,8 @@ def step_in_c(
 
 def find_step(model: nn.Module) -> DecoderStep | None:
     """The weights of a model for the C code, read anew if they have changed; None where it does not know a part of it."""
-    if torch.is_autocast_enabled("cpu") or any(map(_is_altered, model.modules())):
+    has_global_hooks = nn.modules.module._has_any_global_hook()
+    if has_global_hooks or torch.is_autocast_enabled("cpu") or any(map(_is_altered, model.modules())):
         return None
     tensors = [*model.parameters(), *model.buffers()]
     state = [(each.data_ptr(), None if each.is_inference() else each._version) for each in tensors if not each.is_meta]
