@@ -55,6 +55,17 @@ def test_each_line_is_a_turn_of_one_conversation(monkeypatch):
     )
 
 
+def test_a_terminal_gets_no_control_characters_of_the_model(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    model, screen = Scripted(monkeypatch, "\x1b]0;title\x07Hi.\n"), Terminal()
+    chat(model, TOKENIZER, GREEDY, input=io.StringIO("one\n"), output=screen)
+    assert screen.getvalue() == "\ufffd]0;title\ufffdHi.\n\n"
+    assert run_chat(model, "one\n") == "\x1b]0;title\x07Hi.\n\n"
+
+
 def test_reset_and_quit_commands(monkeypatch):
     model = Scripted(monkeypatch, "Yes.")
     assert run_chat(model, "one\n/reset\ntwo\n/quit\nthree\n") == "Yes.\nYes.\n"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.sanitize import sanitize_for_stream
 from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import (
     AdapterOption,
@@ -290,9 +291,9 @@ def _print(records: Iterable[Record], texts: list[InputText], as_json: bool, *, 
         elif as_json:
             print(json.dumps({"id": each.id, "prompt": each.text, **record}, ensure_ascii=False), flush=True)
         elif single:
-            print((each.text if echo else "") + record["text"], flush=True)
+            print(sanitize_for_stream((each.text if echo else "") + record["text"], sys.stdout), flush=True)
         else:
-            print(" ".join(record["text"].splitlines()), flush=True)
+            print(sanitize_for_stream(" ".join(record["text"].splitlines()), sys.stdout), flush=True)
     if len(failed) == len(texts):
         raise UserError("no prompt has an answer")
     if failed:
@@ -302,9 +303,9 @@ def _print(records: Iterable[Record], texts: list[InputText], as_json: bool, *, 
 def _print_stream(begin: str, chunks: Iterator[str]) -> None:
     """Print a text as it is written; nothing if the first token already fails."""
     for chunk in chunks:
-        print(begin + chunk, end="", flush=True)
+        print(sanitize_for_stream(begin + chunk, sys.stdout), end="", flush=True)
         begin = ""
-    print(begin)
+    print(sanitize_for_stream(begin, sys.stdout))
 
 
 def _token_text(tokenizer: Any, id: int) -> str:

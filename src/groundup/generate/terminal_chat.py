@@ -14,6 +14,7 @@ from typing import TextIO
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.sanitize import sanitize_for_stream
 from groundup.generate.chat_session import ChatSession
 from groundup.generate.sampling import SamplingParams
 from groundup.tokenizer import Tokenizer
@@ -69,7 +70,10 @@ def chat(
     if terminal:
         print("/help lists the commands, /quit or Ctrl-D exits, Ctrl-C stops an answer", file=sink)
         for message in messages:
-            print(f"{PROMPT if message['role'] == 'user' else ''}{message['content']}", file=sink)
+            print(
+                f"{PROMPT if message['role'] == 'user' else ''}{sanitize_for_stream(str(message['content']), sink)}",
+                file=sink,
+            )
     lines = _terminal_lines() if terminal else _pipe_lines(source)
     for message in _messages(lines):
         try:
@@ -169,7 +173,7 @@ class _TerminalChat:
             with closing(session.send(text)) as chunks:
                 for chunk in chunks:
                     is_blank = is_blank and not chunk.strip()
-                    print(chunk, end="", flush=True, file=self._sink)
+                    print(sanitize_for_stream(chunk, self._sink), end="", flush=True, file=self._sink)
             print(file=self._sink, flush=True)
         except UserError as error:
             self._refuse(str(error))
