@@ -49,6 +49,7 @@ def differences(backend: str, knobs: dict[str, dict]) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_training_step_is_one_graph(all_decoders):
     knobs = all_decoders["qwen"] | {"num_layers": 1}
     assert differences("aot_eager", {"qwen": knobs})["qwen"] < 1e-2

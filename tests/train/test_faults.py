@@ -58,7 +58,8 @@ def test_full_disk_during_a_save_raises_and_keeps_the_last_checkpoint(tmp_path, 
     assert outcome(tmp_path) == straight
 
 
-@pytest.mark.parametrize("fault", ["vanishes", pytest.param("is cut", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["vanishes", "is cut"])
 def test_corrupt_data_file_is_named_and_the_run_resumes_after_repair(tmp_path, fault):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     tokens = write_shard(tmp_path / "tokens")
