@@ -63,6 +63,11 @@ def evaluate(
         raise UserError("nothing to evaluate on", hint="--text FILE, --task FILE, or --tasks NAME,...")
     if apply_chat_template and task is None and tasks is None:
         raise UserError("--apply-chat-template without questions", hint="a text is scored as it is")
+    if delimiter != " " and (task is None or apply_chat_template):
+        raise UserError(
+            "--delimiter without effect",
+            hint="it stands between question and choice of --task, without a chat template",
+        )
     if tasks is None and (datasets, num_fewshot, limit) != (None, None, None):
         raise UserError("--datasets, --num-fewshot and --limit are for --tasks", hint="--tasks NAME,...")
     content = None if text is None else read_text(text)

@@ -9,7 +9,7 @@ from groundup.evaluate.likelihood import ScoredDocument
 from groundup.tokenizer import Tokenizer, TokenShard
 
 DOCUMENT_TOKENS = 8_192
-"""Tokens of each document at most, so that one long book does not dominate the score."""
+"""Tokens of each document at most, so that one long book does not dominate the score; fewer where there are many sources."""
 
 MIN_SOURCE_FRACTION = 0.5
 """Of the tokens to score, divided equally among the sources before the rest is drawn at random: a small source has a score."""
@@ -29,10 +29,11 @@ def sample_validation_documents(
     names = list(shard.sources)
     documents: list[ScoredDocument] = []
     remaining = max_tokens
+    longest = min(DOCUMENT_TOKENS, max(1, max_tokens // max(1, len(shard.sources))))
     for index in _stratified_order(shard, max_tokens, np.random.default_rng(seed).permutation(shard.num_documents)):
         if remaining <= 0:
             break
-        ids = _truncate(tokenizer, shard.document(int(index))[:-1].tolist())
+        ids = _truncate(tokenizer, shard.document(int(index))[:-1].tolist(), longest)
         if not ids:
             continue
         size = len(tokenizer.decode(ids).encode())
@@ -46,11 +47,12 @@ def sample_validation_documents(
 
 
 def _stratified_order(shard: TokenShard, max_tokens: int, order: np.ndarray) -> Iterator[int]:
-    """`order`, with the first documents of each source, up to its minimum of tokens, at the front."""
+    """`order`, with one document of each source at the front, then more of each up to its minimum of tokens."""
     least = int(MIN_SOURCE_FRACTION * max_tokens / max(1, len(shard.sources)))
     taken = dict.fromkeys(range(len(shard.sources)), 0)
+    firsts = sorted(np.unique(shard.document_sources[order], return_index=True)[1].tolist())
     rest: list[int] = []
-    for index in map(int, order):
+    for index in map(int, [*order[firsts], *np.delete(order, firsts)]):
         source = int(shard.document_sources[index])
         if taken[source] >= least:
             rest.append(index)
@@ -60,11 +62,11 @@ def _stratified_order(shard: TokenShard, max_tokens: int, order: np.ndarray) -> 
     yield from rest
 
 
-def _truncate(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """At most DOCUMENT_TOKENS tokens, ending at a character boundary, so that their bytes can be counted."""
-    if len(ids) <= DOCUMENT_TOKENS:
+def _truncate(tokenizer: Tokenizer, ids: list[int], longest: int) -> list[int]:
+    """At most `longest` tokens, ending at a character boundary, so that their bytes can be counted."""
+    if len(ids) <= longest:
         return ids
-    ids = ids[:DOCUMENT_TOKENS]
+    ids = ids[:longest]
     while ids and tokenizer.decode(ids[-8:]).endswith("\ufffd"):
         ids = ids[:-1]
     return ids
