@@ -21,6 +21,7 @@ book/library.md.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer as Tokenizer
     from groundup.tokenizer import train_tokenizer as train_tokenizer
     from groundup.train import make_batches as make_batches
+
+__version__ = "0.1.0"
+
+for _name, _value in {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "passive"}.items():
+    # Read when torch is imported. Threads of OpenMP that wait for another sleep after a microsecond; by default they run in a
+    # loop for milliseconds (GNU: 300,000 rounds, LLVM: 200 ms), and take the cores that the other needs where these are
+    # shared: a step of training took from 5 to 40 times as long (benchmarks/shared_cores.py).
+    os.environ.setdefault(_name, _value)
 
 _LAZY_IMPORTS = {
     "Decoder": "groundup.model",

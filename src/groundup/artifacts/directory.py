@@ -6,7 +6,6 @@ A partial folder stores the fingerprint of its stage. Interrupted work continues
 deleted if it does not.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,10 +13,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.rank_environment import world_size
+from groundup.artifacts.system_modules import import_posix
 
 FINGERPRINT_FILE = ".fingerprint"
 
@@ -25,7 +25,11 @@ DISCARD_FILE = ".discard"
 """Relative paths in a partial folder that are no part of the result, as a JSON list; see `discard_when_complete`."""
 
 LOCK_FILE = ".lock"
+LOCKS = "locks of folders that groundup builds"
 LOCK_WAIT_SECONDS, LOCK_POLL_SECONDS = 120.0, 0.2
+
+LockKind = Literal["LOCK_EX", "LOCK_SH"]
+"""Of fcntl: exclusive, shared."""
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -121,7 +125,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial = partial_path(out)
     if partial.exists() and not (partial / LOCK_FILE).is_file():
         raise UserError(f"{partial}: exists, and groundup did not write it", hint="rename it, or choose another --out")
-    with _flock(partial, fcntl.LOCK_EX):
+    with _flock(partial, "LOCK_EX"):
         try:
             for path in partial.iterdir():
                 if path.name != LOCK_FILE:
@@ -199,8 +203,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     A folder that holds nothing but its lock afterwards is removed. Raises UserError if another run has locked it; among
     several ranks only after a while, as those of an earlier start may still be ending on another machine.
     """
-    with _flock(folder, fcntl.LOCK_EX, LOCK_WAIT_SECONDS if world_size() > 1 else 0.0) as file:
-        _try_flock(file, folder, fcntl.LOCK_SH)
+    with _flock(folder, "LOCK_EX", LOCK_WAIT_SECONDS if world_size() > 1 else 0.0) as file:
+        _try_flock(file, folder, "LOCK_SH")
         try:
             yield
         finally:
@@ -213,12 +217,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def join_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of this run together with its main process. Raises UserError if another run has locked `folder`."""
-    with _flock(folder, fcntl.LOCK_SH):
+    with _flock(folder, "LOCK_SH"):
         yield
 
 
 @contextmanager
-def _flock(folder: Path, kind: int, wait_seconds: float = 0.0) -> Iterator[IO[str]]:
+def _flock(folder: Path, kind: LockKind, wait_seconds: float = 0.0) -> Iterator[IO[str]]:
+    import_posix("fcntl", LOCKS)  # before a folder is made
     latest = time.monotonic() + wait_seconds
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -236,9 +241,10 @@ def _flock(folder: Path, kind: int, wait_seconds: float = 0.0) -> Iterator[IO[st
         time.sleep(LOCK_POLL_SECONDS)
 
 
-def _try_flock(file: IO[str], folder: Path, kind: int) -> None:
+def _try_flock(file: IO[str], folder: Path, kind: LockKind) -> None:
+    fcntl = import_posix("fcntl", LOCKS)
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        fcntl.flock(file, getattr(fcntl, kind) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
             f"{folder} is in use by another groundup process", hint="wait until it ends, or stop it"

@@ -3,6 +3,7 @@
 Without torch: `device` is a string; the chapters that compute resolve "auto".
 """
 
+import math
 import os
 import platform
 import subprocess
@@ -16,6 +17,9 @@ from typing import Any, Literal
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.rank_environment import local_world_size
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Limits of this process, on Linux."""
+
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
@@ -27,8 +31,16 @@ def default_cache() -> Path:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use; in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use; in a container often fewer than the machine has.
+
+    A container's share of the processor (cgroup cpu.max) counts: more threads than that stop each other.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such group, or "max"
+        return cores
 
 
 def cores_per_process() -> int:
@@ -43,9 +55,8 @@ def free_system_memory() -> int | None:
     if meminfo.is_file():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
+        limit, used = (CGROUP / "memory.max").read_text(), (CGROUP / "memory.current").read_text()
         limits.append(int(limit) - int(used))
     except (OSError, ValueError):  # no such group, or "max"
         pass

@@ -30,6 +30,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from groundup import __version__
 from groundup.artifacts.errors import USER_ERROR_EXIT_CODE, AlreadyReported, PeerLost, UserError
 from groundup.artifacts.parent_death import exit_with_launcher
 from groundup.artifacts.storage_errors import describe_storage_error
@@ -46,10 +47,6 @@ COMMANDS = {
 }
 """Panels of the help page: module and commands, in order."""
 
-SHORT_SPIN = ("GOMP_SPINCOUNT", "1000")
-"""Threads of OpenMP wait in a loop for a microsecond, not for a millisecond, before they sleep: where other programs run on
-the same cores, training is up to ten times as fast."""
-
 app = typer.Typer(
     name="groundup",
     cls=PlainGroup,
@@ -62,9 +59,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"groundup {version('groundup')}")
+        print(f"groundup {__version__}")
         raise typer.Exit
 
 
@@ -89,7 +84,6 @@ def main() -> None:
     exit_with_launcher()
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)  # a crash in compiled code names the line of Python that led to it
-    os.environ.setdefault(*SHORT_SPIN)  # before torch is imported
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the line of code
     try:
         app()

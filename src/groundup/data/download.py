@@ -1,7 +1,6 @@
 """Downloads into the cache: resumable, checksummed, complete or missing."""
 
 import base64
-import fcntl
 import netrc
 import os
 import re
@@ -19,6 +18,7 @@ from groundup.artifacts.directory import commit_file
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
+from groundup.artifacts.system_modules import import_posix
 from groundup.recipe.allowed_inputs import SECRET_PARAMETER, is_allowed
 
 ATTEMPTS = 4
@@ -95,6 +95,7 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
     lock = target.with_name(f".{target.name}.lock")
+    fcntl = import_posix("fcntl", "locks of downloads")
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # another process may be downloading the same file
         if target.exists():

@@ -248,7 +248,11 @@ def _terminal_lines() -> Callable[[str], str | None]:
 def _keep_history() -> None:
     """Lines of earlier chats for the arrow keys, in a file that others cannot read."""
     import atexit
-    import readline  # used by input()
+
+    try:
+        import readline  # used by input()
+    except ImportError:  # Windows
+        return
 
     state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
     file = state / "groundup" / "chat_history"

@@ -1,6 +1,5 @@
 """Throughput of training: tokens per second, model FLOPs utilization (MFU), peak memory."""
 
-import resource
 import sys
 import time
 from functools import cache
@@ -56,6 +55,15 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    return peak_process_bytes() or 0
+
+
+def peak_process_bytes() -> int | None:
+    """Peak resident memory of this process; None on systems that do not count it (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -5,13 +5,13 @@ import re
 import select
 import shutil
 import sys
-import termios
-import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
+
+from groundup.artifacts.system_modules import import_posix
 
 KEY_PATTERN = re.compile(rb"\x1b\[[0-9;?]*[@-~]|\x1bO[A-Z]|[\xc0-\xff][\x80-\xbf]*|.", re.DOTALL)
 """One key: an escape sequence or a UTF-8 character."""
@@ -60,6 +60,7 @@ class AlternateScreen:
 @contextmanager
 def alternate_screen() -> Iterator[AlternateScreen]:
     """Switch to the alternate screen without a cursor, and back at the end of the block. Ctrl-C ends the block."""
+    termios, tty = (import_posix(name, "the full-screen view") for name in ("termios", "tty"))
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:

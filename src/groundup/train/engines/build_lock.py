@@ -4,12 +4,13 @@ PyTorch locks the folder of an extension by a file that exists (torch.utils.file
 builds leaves the file, and every later process waits for its removal without a word.
 """
 
-import fcntl
 import os
 import time
 from pathlib import Path
 
 from torch.utils.file_baton import FileBaton
+
+from groundup.artifacts.system_modules import import_posix
 
 
 class BuildLock(FileBaton):
@@ -23,6 +24,7 @@ class BuildLock(FileBaton):
         """Wait for other builds in this folder, then take the lock. Builds after the first find nothing to do."""
         path = Path(self.lock_file_path)
         self._owner = os.open(path.with_name(f"{path.name}.owner"), os.O_CREAT | os.O_WRONLY, 0o644)
+        fcntl = import_posix("fcntl", "locks of builds")
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         while is_build_running(path):
             time.sleep(self.wait_seconds)
