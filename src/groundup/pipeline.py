@@ -41,7 +41,7 @@ from groundup.plan.parallel_layout import configured_devices
 from groundup.plan.plan_table import describe_data, format_hours
 from groundup.plan.stage_support import check_stages
 from groundup.recipe import Recipe, RecipeView, parse_recipe
-from groundup.stage_runs import StageRun, call_by_reference, plan_run, resolve_stage_runs
+from groundup.stage_runs import StageRun, call_by_reference, estimate_run_seconds, plan_run, resolve_stage_runs
 from groundup.stages import STAGES
 
 RECORDED_PACKAGES = (
@@ -138,7 +138,7 @@ def _run_main(
             if each.state() == "complete"
         ]
         check_recorded(run_folder, kept)
-        _write_recipe_and_plan(run_folder, recipe, plan)
+        _write_recipe_and_plan(run_folder, recipe, plan, machine)
         update_record(run_folder, add=(RECIPE_FILE, PLAN_FILE, *kept))
         reached = from_stage is None
         forced = False
@@ -175,7 +175,7 @@ def _run_main(
                 check_stages(plan.recipe, pending)
                 stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
                 _check_overwrite(stage_runs, may_replace)
-                _write_recipe_and_plan(run_folder, recipe, plan)
+                _write_recipe_and_plan(run_folder, recipe, plan, machine)
                 update_record(run_folder, add=[PLAN_FILE])
                 if plan.data_tokens is not None:
                     summary = plan.summary()
@@ -342,8 +342,11 @@ def _check_overwrite(stage_runs: list[StageRun], allowed: bool) -> None:
     )
 
 
-def _write_recipe_and_plan(run_folder: Path, recipe: Recipe, plan: Plan) -> None:
-    values = {RECIPE_FILE: recipe.model_dump(mode="json", exclude_none=True), PLAN_FILE: plan.summary()}
+def _write_recipe_and_plan(run_folder: Path, recipe: Recipe, plan: Plan, machine: Machine) -> None:
+    summary = plan.summary()
+    if stages := estimate_run_seconds(plan, machine):
+        summary["stage_seconds"] = stages
+    values = {RECIPE_FILE: recipe.model_dump(mode="json", exclude_none=True), PLAN_FILE: summary}
     for name, value in values.items():
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
         write_atomically(run_folder / name, text.encode())

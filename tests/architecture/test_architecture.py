@@ -117,7 +117,9 @@ def test_no_module_of_posix_alone_is_imported_with_a_file():
     for path in FILES:
         if path.name == "sandboxed_program.py":  # a script for Linux, in a process of its own
             continue
-        deferred = {id(node) for each in ast.walk(TREES[path]) if isinstance(each, ast.FunctionDef) for node in ast.walk(each)}
+        deferred = {
+            id(node) for each in ast.walk(TREES[path]) if isinstance(each, ast.FunctionDef) for node in ast.walk(each)
+        }
         at_import = [node for node in ast.walk(TREES[path]) if id(node) not in deferred]
         names = {alias.name for node in at_import if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module for node in at_import if isinstance(node, ast.ImportFrom) and node.module}

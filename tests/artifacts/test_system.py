@@ -52,7 +52,9 @@ def test_threads_are_no_more_than_the_share_of_a_container(tmp_path: Path, monke
 
 
 def test_import_sets_how_threads_wait_unless_the_user_did():
-    code = "import os, groundup; print(groundup.__version__, os.environ['GOMP_SPINCOUNT'], os.environ['OMP_WAIT_POLICY'])"
+    code = (
+        "import os, groundup; print(groundup.__version__, os.environ['GOMP_SPINCOUNT'], os.environ['OMP_WAIT_POLICY'])"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     environment["OMP_WAIT_POLICY"] = "active"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -24,11 +24,15 @@ STAGE_NAMES = ", ".join(stage.name for stage in STAGES)
 
 
 def plan(
-    recipe: RecipeArgument,
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe file (TOML).")] = None,
     sets: SetOption = None,
     pdf: Annotated[Path | None, typer.Option(help="Also write the plan as a PDF.")] = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Also build one rank on fake devices and measure its memory (slow).")
+    ] = False,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Instead: how wrong the plans of all runs in --runs were, time and memory."),
     ] = False,
     as_json: JsonOption = False,
     runs: RunsOption = Path("runs"),
@@ -38,7 +42,11 @@ def plan(
     Exits with an error if the model does not fit on the devices. Nothing is trained.
 
     Example: groundup plan llama-1b.toml --set budget.devices=16
+    Example: groundup plan --history
     """
+    if history or recipe is None:
+        _show_history(recipe, runs, history=history, as_json=as_json)
+        return
     from groundup import pipeline
     from groundup.finetune.training_data.input_check import check_missing_inputs
     from groundup.plan import plan_table
@@ -101,6 +109,19 @@ def plan(
 
         write_plan_pdf(summary, pdf)
         _log(f"wrote {pdf}")
+
+
+def _show_history(recipe: Path | None, runs: Path, *, history: bool, as_json: bool) -> None:
+    from groundup.report.plan_history import format_history, read_history, summarize_errors
+
+    if not history:
+        raise UserError(
+            "no RECIPE", hint="groundup plan RECIPE plans a recipe, groundup plan --history compares plans with runs"
+        )
+    if recipe is not None:
+        raise UserError(f"--history with {recipe}: it is about all runs in --runs {runs}", hint="leave the recipe out")
+    rows = read_history(runs)
+    print(json.dumps(summarize_errors(rows), indent=1) if as_json else format_history(rows))
 
 
 def run(

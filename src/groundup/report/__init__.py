@@ -14,6 +14,7 @@
     pdf_report.py        PDF, by Typst
     html_report.py       self-contained HTML page
     plan_document.py     the plan alone as a PDF
+    plan_history.py      planned and measured time and memory of all runs
     report_files.py      report files of a run
     run_summary.py       summary in the terminal
     stage.py             stage 11-report

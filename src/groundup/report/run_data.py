@@ -78,6 +78,11 @@ def stage_seconds(run_data: dict[str, Any], stage: str) -> float | None:
     return run_data["stages"].get(stage, {}).get("provenance", {}).get("seconds")
 
 
+def peak_memory(run_data: dict[str, Any]) -> float | None:
+    """Peak bytes of pretraining on a device, or of the process on a CPU; None: not measured."""
+    return max((step["memory"] for step in run_data["steps"] if step.get("memory")), default=None)
+
+
 def _stage(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {
         "folder": folder.name,

@@ -6,7 +6,8 @@ from typing import Any
 from groundup.plan.plan_table import format_flops
 from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, figure, paragraph, section, table
-from groundup.report.run_data import stage_metrics, stage_seconds
+from groundup.report.run_data import peak_memory, stage_metrics, stage_seconds
+from groundup.stages import STAGES
 
 DASH = "–"
 
@@ -22,7 +23,7 @@ def plan_vs_actual_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
             paragraph("Estimates of the plan, derived from the recipe before the run, and the actual values."),
             table(("", "planned", "actual"), rows, "Planned and actual values."),
         ]
-    return section("Plan and outcome", [*blocks, _time(run_data)])
+    return section("Plan and outcome", [*blocks, _stage_table(run_data), _time(run_data)])
 
 
 def _rows(run_data: dict[str, Any]) -> list[list[Cell]]:
@@ -56,7 +57,7 @@ def _rows(run_data: dict[str, Any]) -> list[list[Cell]]:
         ("tokens per second", formatting.count, planned_seconds and train["tokens"] / planned_seconds, speed),
     ]
     if plan.get("memory"):
-        peak = _peak_memory(run_data)
+        peak = peak_memory(run_data)
         rows.append(("peak memory per device", formatting.byte_size, plan["memory"]["total"], peak or "not measured"))
     if plan.get("cost") is not None:
         rows.append(("cost", "{:,.2f}".format, plan["cost"], seconds and plan["cost"] * seconds / planned_seconds))
@@ -64,6 +65,38 @@ def _rows(run_data: dict[str, Any]) -> list[list[Cell]]:
         [name, text(planned), actual if isinstance(actual, str) else text(actual) if actual else DASH]
         for name, text, planned, actual in rows
     ]
+
+
+def _stage_table(run_data: dict[str, Any]) -> Element | None:
+    """Planned and actual time of the stages of each table of the recipe; None if no time was planned."""
+    planned = run_data["plan"].get("stage_seconds") or {}
+    actual: dict[str, float] = {}
+    for stage in STAGES:
+        if stage.name in run_data["stages"]:
+            seconds = stage_seconds(run_data, stage.name) or 0.0
+            is_copy = stage.name == "base" and "train" not in run_data["stages"]["base"]["sections"]
+            name = "base" if is_copy else stage.section
+            actual[name] = actual.get(name, 0.0) + seconds
+    both = [name for name in planned if name in actual]
+    if not both:
+        return None
+    rows = [
+        (
+            f"[{name}]",
+            formatting.duration(planned[name]),
+            formatting.duration(actual[name]),
+            _error(planned[name], actual[name]),
+        )
+        for name in both
+    ]
+    totals = sum(planned[name] for name in both), sum(actual[name] for name in both)
+    rows.append(("total", *map(formatting.duration, totals), _error(*totals)))
+    caption = "Planned and actual time of the stages, by table of the recipe; above 0, the plan said more."
+    return table(("table", "planned", "actual", "error"), rows, caption, total=True)
+
+
+def _error(planned: float, actual: float) -> str:
+    return f"{100 * (planned / actual - 1):+.0f}%" if actual else DASH
 
 
 def _time(run_data: dict[str, Any]) -> Element | None:
@@ -78,8 +111,3 @@ def _time(run_data: dict[str, Any]) -> Element | None:
         f"Duration of each stage: {formatting.duration(total)} in total, {formatting.percent(longest, total)} of it in {name}.",
         "Bars: " + ", ".join(f"{folder} {formatting.duration(amount)}" for folder, amount, _ in spent),
     )
-
-
-def _peak_memory(run_data: dict[str, Any]) -> float | None:
-    """Maximum of the memory in the step records: of the accelerator, or of the process on a CPU."""
-    return max((step["memory"] for step in run_data["steps"] if step.get("memory")), default=None)
