@@ -28,7 +28,7 @@ def two_runs(write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         hours *= manifest["provenance"]["seconds"] / 3600 * plan["train"]["tokens"] / manifest["metrics"]["tokens"]
         plan["memory"]["total"] = 1e9
         change(run / "plan.json", hours=hours, memory=plan["memory"])
-        monkeypatch.setattr(plan_history, "processor_name", lambda: manifest["provenance"].get("processor", ""))
+        monkeypatch.setattr(plan_history, "processor_name", lambda: "An Imaginary Processor @ 2.60GHz")
     monkeypatch.setattr(plan_history, "peak_memory", lambda _: 1.25e9)
     return tmp_path
 

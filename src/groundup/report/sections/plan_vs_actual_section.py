@@ -90,7 +90,7 @@ def _stage_table(run_data: dict[str, Any]) -> Element | None:
         for name in both
     ]
     totals = sum(planned[name] for name in both), sum(actual[name] for name in both)
-    rows.append(("total", *map(formatting.duration, totals), _error(*totals)))
+    rows.append(("total", formatting.duration(totals[0]), formatting.duration(totals[1]), _error(*totals)))
     caption = "Planned and actual time of the stages, by table of the recipe; above 0, the plan said more."
     return table(("table", "planned", "actual", "error"), rows, caption, total=True)
 
