@@ -2,6 +2,7 @@
 
 Reading order:
     compute_optimal.py    model size, tokens, batch size and learning rate of a compute budget
+    weight_shapes.py      name and shape of every weight of a model
     parameter_count.py    parameters and training FLOPs of a model
     model_shape.py        width and depth of a model for a compute budget
     hardware.py           speed, memory and links of devices

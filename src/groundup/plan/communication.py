@@ -5,10 +5,12 @@ an all-reduce (parallel/comm_counter.py counts it). For dense decoders without b
 """
 
 from dataclasses import dataclass
+from math import prod
 
 from groundup.artifacts.machine import ActivationCheckpointing
-from groundup.plan.parameter_count import attention_parameters, norm_parameters, qk_norm_parameters
+from groundup.plan.parameter_count import count_blocks
 from groundup.plan.pipeline_schedule import num_stages, stage_indices
+from groundup.plan.weight_shapes import weight_shapes
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 
@@ -56,10 +58,12 @@ class RankParameters:
 def rank_parameters(config: ModelConfig, layout: LayoutConfig, pipeline_rank: int = 0) -> RankParameters:
     """Parameters of all stages of one pipeline rank."""
     width, count = config.hidden_size, num_stages(layout)
-    matrices = attention_parameters(config)
-    if config.state_space is None:
-        matrices += (3 if config.gated else 2) * width * config.intermediate_size
-    vectors = norm_parameters(config, 1 if config.shared_norm or config.state_space else 2) + qk_norm_parameters(config)
+    blocks_of_kind = count_blocks(weight_shapes(config))
+    matrices, vectors = (
+        sum(number * prod(shape) for block, number in blocks_of_kind for shape in block.values() if is_matrix(shape))
+        // config.num_layers
+        for is_matrix in (lambda shape: len(shape) > 1, lambda shape: len(shape) == 1)
+    )
     stages = stage_indices(pipeline_rank, layout)
     blocks = sum((n + 1) * config.num_layers // count - n * config.num_layers // count for n in stages)
     embedding = config.vocab_size * width

@@ -7,7 +7,8 @@ limited by memory, not by arithmetic, and small operators by their calls.
 from dataclasses import dataclass
 
 from groundup.plan.hardware import DeviceSpec
-from groundup.plan.parameter_count import SPANS, num_encoder_layers, training_flops_per_token
+from groundup.plan.parameter_count import SPANS, training_flops_per_token
+from groundup.plan.weight_shapes import num_encoder_layers
 from groundup.recipe import ModelConfig
 
 LORA_ARITHMETIC, LORA_OVERHEAD = 2 / 3, 1.5
