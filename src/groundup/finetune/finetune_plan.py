@@ -37,6 +37,7 @@ from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.recipe.layout_config import LayoutConfig
+from groundup.recipe.train_config import TrainConfig
 from groundup.recipe.tuning_config import TuningConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML, PLAIN
@@ -178,7 +179,9 @@ def tuning_memory(
     are whole on each.
     """
     compute_bytes = 4 if finetune.precision == "float32" else 2
-    full = estimate_training_memory(config, length, micro_batch, layout, compute_bytes=compute_bytes)
+    full = estimate_training_memory(
+        config, length, micro_batch, layout, train=TrainConfig(precision=finetune.precision)
+    )
     if finetune.method == "full":
         return full
     rank = finetune.lora_rank or 0

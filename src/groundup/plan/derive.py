@@ -9,7 +9,13 @@ from groundup.artifacts.errors import UserError
 from groundup.plan.compute_optimal import optimal_batch_tokens, optimal_learning_rate
 from groundup.plan.engine_support import check_engine_machine
 from groundup.plan.hardware import device_spec
-from groundup.plan.memory_estimate import ActivationCheckpointing, MemoryEstimate, estimate_training_memory
+from groundup.plan.memory_estimate import (
+    ActivationCheckpointing,
+    DeviceKind,
+    MemoryEstimate,
+    device_kind,
+    estimate_training_memory,
+)
 from groundup.plan.model_shape import largest_model_within
 from groundup.plan.parallel_layout import check_layout, complete_layout, planned_devices
 from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
@@ -75,7 +81,10 @@ class Plan:
         train = self.recipe.train
         summary["train"] = train.model_dump(mode="json")
         summary["tokens_per_parameter"] = require_derived(train.tokens, "train.tokens") / self.parameters.active
-        summary["memory"] = asdict(self.memory) | {"total": self.memory.total}
+        summary["memory"] = asdict(self.memory) | {
+            "total": self.memory.total,
+            "activations_by_layer": list(self.memory.activations_by_layer),
+        }
         summary["layout"] = {
             "devices": planned_devices(self.recipe), "shards": (self.layout.shard or 1) * self.layout.context,
             "tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "replicate": self.layout.replicate,
@@ -128,7 +137,9 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
     check_engine_machine(recipe.machine, train)
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
-    memory, micro_batch, checkpointing = _fit_device_memory(config, train, layout, recipe.machine, device.memory_bytes)
+    memory, micro_batch, checkpointing = _fit_device_memory(
+        config, train, layout, recipe.machine, device.memory_bytes, device_kind(recipe.budget.hardware)
+    )
     model = PartialModelConfig(**config.model_dump())
     resolved = recipe.model_copy(update={"train": train, "model": model})
     planned_seconds = _training_seconds(train, config, require_derived(train.tokens, "train.tokens"), speed)
@@ -276,25 +287,31 @@ def _optimal_batch(config: ModelConfig, sequence_length: int, tokens: float) -> 
 
 
 def _fit_device_memory(
-    config: ModelConfig, train: TrainConfig, layout: LayoutConfig, machine: MachineConfig, memory: float
+    config: ModelConfig,
+    train: TrainConfig,
+    layout: LayoutConfig,
+    machine: MachineConfig,
+    memory: float,
+    kind: DeviceKind,
 ) -> tuple[MemoryEstimate, int, ActivationCheckpointing]:
     """Memory, micro-batch and checkpointing: no checkpointing if possible, then the largest micro-batch that fits."""
     length = require_derived(train.sequence_length, "train.sequence_length")
     batch_tokens = require_derived(train.batch_tokens, "train.batch_tokens")
     sequences = batch_tokens // length // (layout.replicate * (layout.shard or 1))
     available = MEMORY_FRACTION * memory
-    compute_bytes = 4 if train.precision == "float32" else 2
     choices: tuple[ActivationCheckpointing, ...] = ("none", "full")
     if machine.activation_checkpointing != "none":
         choices = (machine.activation_checkpointing,)
     for checkpointing in choices:
         micro_batch = machine.micro_batch_size or max(1, sequences)
         while micro_batch >= 1:
-            need = estimate_training_memory(config, length, micro_batch, layout, checkpointing, compute_bytes)
+            need = estimate_training_memory(config, length, micro_batch, layout, checkpointing, train, kind=kind)
             if need.total <= available:
                 return need, micro_batch, checkpointing
             micro_batch = 0 if machine.micro_batch_size else micro_batch // 2
-    least = estimate_training_memory(config, length, machine.micro_batch_size or 1, layout, choices[-1], compute_bytes)
+    least = estimate_training_memory(
+        config, length, machine.micro_batch_size or 1, layout, choices[-1], train, kind=kind
+    )
     state = least.weights + least.gradients + least.optimizer
     devices = layout.num_devices
     needed = math.ceil(state * devices / max(available - least.total + state, 1e9))

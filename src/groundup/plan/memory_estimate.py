@@ -1,24 +1,41 @@
 """Estimate of the memory of training on each device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from groundup.artifacts.machine import ActivationCheckpointing
 from groundup.plan.communication import FP32_BYTES, rank_parameters, replicated_kv_weights, reshards_after_forward
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
+from groundup.recipe.train_config import TrainConfig
 
 CROSS_ENTROPY_CHUNK, FROZEN_CROSS_ENTROPY_CHUNK = 1024, 256
 """Tokens per chunk of logits; see model/loss.py."""
 
-SINGLE_DEVICE = LayoutConfig()
+SINGLE_DEVICE, DEFAULT_TRAINING = LayoutConfig(), TrainConfig()
+
+
+DeviceKind = Literal["cpu", "cuda"]
+"""Of which kernels: CPUs count the whole process, accelerators what PyTorch allocates and the driver's context."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device during a training step.
+    """Bytes on one device at the moment of a training step that needs most, by part.
 
-    `unsharded`: all-gathered weights of the current blocks, and their gradients before reduce-scatter.
+    Attributes:
+        weights: parameters as they are stored.
+        gradients: of the trainable parameters.
+        optimizer: moments, and the weight average.
+        unsharded: all-gathered weights of the current blocks, casts of weights to the precision of products, and gradients
+            before they are reduced.
+        activations: what the forward pass keeps for the backward pass; without the loss.
+        logits: of a chunk of tokens, their gradient, and that of the head.
+        buffers: batches, masks and temporary tensors.
+        slack: memory of the allocator that no tensor uses.
+        process: Python, libraries and the driver's context.
+        activations_by_layer: those of each block, of `activations`.
     """
 
     weights: float
@@ -27,10 +44,23 @@ class MemoryEstimate:
     unsharded: float
     activations: float
     logits: float
+    buffers: float = 0.0
+    slack: float = 0.0
+    process: float = 0.0
+    activations_by_layer: tuple[float, ...] = ()
+
+    def parts(self) -> dict[str, float]:
+        """Bytes by part, whose sum is `total`."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "activations_by_layer"}
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.unsharded + self.activations + self.logits
+        return sum(self.parts().values())
+
+
+def device_kind(hardware: str) -> DeviceKind:
+    """Of a device of plan/hardware.py."""
+    return "cpu" if hardware.startswith("cpu") else "cuda"
 
 
 def estimate_training_memory(
@@ -39,7 +69,9 @@ def estimate_training_memory(
     micro_batch: int,
     layout: LayoutConfig = SINGLE_DEVICE,
     activation_checkpointing: ActivationCheckpointing = "none",
-    compute_bytes: int = 2,
+    train: TrainConfig = DEFAULT_TRAINING,
+    *,
+    kind: DeviceKind = "cuda",
 ) -> MemoryEstimate:
     """Memory with float32 master weights, matrix products of `compute_bytes` per value, and AdamW, on pipeline rank 0.
 
@@ -60,6 +92,7 @@ def estimate_training_memory(
     '7.1 GB'
     """
     data_ranks = layout.data_ranks
+    compute_bytes = 4 if train.precision == "float32" else 2
     if config.moe is not None:  # approximation: the expert axis is ignored
         blocks, ends = count_parameters(config).total / layout.tensor / layout.pipeline, 0.0
         num_blocks = config.num_layers / layout.pipeline

@@ -28,7 +28,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     162220800
     """
     shapes = weight_shapes(config)
-    parts = Counter(dict.fromkeys(("embedding", "attention", "feed_forward", "norms", "head"), 0))
+    parts: Counter[str] = Counter(dict.fromkeys(("embedding", "attention", "feed_forward", "norms", "head"), 0))
     idle = 0  # weights of experts that a token does not use
     for name, shape in shapes.ends.items():
         parts[_part(name)] += prod(shape)

@@ -65,7 +65,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
         dist.destroy_process_group()
     dtype_bytes = 4 if train.precision == "float32" else 2
     spec = StepSpec(rows, length, 1, dtype_bytes, plan.activation_checkpointing)
-    memory = estimate_training_memory(config, length, rows, layout, plan.activation_checkpointing, dtype_bytes)
+    memory = estimate_training_memory(config, length, rows, layout, plan.activation_checkpointing, train)
     planned = communication_bytes(config, layout, spec)
     return {
         "devices": devices,
