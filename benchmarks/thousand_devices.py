@@ -124,7 +124,7 @@ def predict(run: PublishedRun, device: DeviceSpec, product: int) -> tuple[StepTi
     """Step time, and tokens per second and device."""
     config, layout = MODELS[run.model], LayoutConfig(**run.layout)
     spec = StepSpec(run.sequences, config.context_length, run.micro_batches, product, run.recompute)
-    step = estimate_step_time(config, layout, spec, device)
+    step = estimate_step_time(config, layout, spec, device, "float8" if product == 1 else "bfloat16")
     ranks = layout.context * layout.tensor * layout.pipeline
     return step, run.sequences * config.context_length / step.total / ranks
 
@@ -135,9 +135,9 @@ def calibrate(table: BenchmarkTable) -> DeviceSpec:
     low, high = 0.05, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        _, tokens = predict(run, replace(device, kernel_efficiency=middle), table.product_bytes)
+        _, tokens = predict(run, replace(device, utilization=middle), table.product_bytes)
         low, high = (middle, high) if tokens < run.tokens_per_second else (low, middle)
-    return replace(device, kernel_efficiency=low)
+    return replace(device, utilization=low)
 
 
 def table_rows(table: BenchmarkTable) -> tuple[list[str], float, list[float]]:
@@ -153,13 +153,13 @@ def table_rows(table: BenchmarkTable) -> tuple[list[str], float, list[float]]:
         error = tokens / run.tokens_per_second - 1
         if number:
             errors.append(error)
-        communication = step.tensor + step.context + step.data + step.replicate
+        communication = step.communication
         lines.append(
             f"| {run.model} | {run.devices:,} | {run.label or 'FSDP'} | {run.tokens_per_second:,.0f} | {tokens:,.0f} | "
             f"{f'{error:+.0%}' if number else 'calibrates'} | {step.compute / step.total:.0%} | "
             f"{communication / step.total:.1%} | {step.pipeline / step.total:.1%} |"
         )
-    return lines, device.kernel_efficiency, errors
+    return lines, device.utilization, errors
 
 
 def recipe_rows() -> list[str]:
@@ -273,7 +273,7 @@ def main() -> None:
     PAGE.write_text(
         HEADER.format(
             simulated="\n".join(simulated_rows(simulate)), recipes="\n".join(recipe_rows()), tables="\n\n".join(parts),
-            hop=HOP_SECONDS * 1e6, h100=DEVICES["h100"].kernel_efficiency,
+            hop=HOP_SECONDS * 1e6, h100=DEVICES["h100"].utilization,
             low=min(s for t, s in zip(TABLES, efficiencies, strict=True) if t.device == "h100"),
             high=max(s for t, s in zip(TABLES, efficiencies, strict=True) if t.device == "h100"), number=len(errors),
             mean=sum(map(abs, errors)) / len(errors), worst=max(map(abs, errors)),

@@ -1,4 +1,4 @@
-"""Step time estimates: bandwidths, pipeline bubble, published runs within a sixth."""
+"""Step time estimates: bandwidths, pipeline bubble, published runs within an eighth."""
 
 import importlib.util
 from pathlib import Path
@@ -42,7 +42,7 @@ def page() -> Any:
     ],
 )
 def test_axis_bandwidth(axis, layout, expected):
-    assert axis_bandwidth(axis, LayoutConfig(**layout), H100, 8) == expected
+    assert axis_bandwidth(axis, LayoutConfig(**layout), H100) == expected
 
 
 def test_pipeline_bubble():
@@ -59,7 +59,7 @@ def test_recomputation_and_hidden_communication():
         estimate_step_time(CONFIG, layout, StepSpec(4, 4096, 1, activation_checkpointing=kind), H100)
         for kind in ("none", "full")
     )
-    assert again.compute == pytest.approx(4 / 3 * plain.compute)
+    assert again.compute == pytest.approx(4 / 3 * plain.compute, rel=0.01)  # the head is not recomputed
     assert plain.data < 0.02 * plain.total
     starved = estimate_step_time(CONFIG, layout, StepSpec(1, 256, 1), H100)
     assert starved.data > starved.compute
@@ -69,6 +69,6 @@ def test_published_step_times(page):
     text = (ROOT / "book/thousand-devices.md").read_text(encoding="utf-8")
     for table in page.TABLES:
         lines, _, errors = page.table_rows(table)
-        assert all(abs(error) < 1 / 6 for error in errors), table.name
+        assert all(abs(error) < 1 / 8 for error in errors), table.name
         assert "\n".join(lines) in text, "python benchmarks/thousand_devices.py writes it anew"
     assert "\n".join(page.recipe_rows()) in text

@@ -1,11 +1,13 @@
 """Planned seconds of a training step: against measurements, and where they cannot depend on overhead."""
 
+from typing import Any
+
 import pytest
 
 from groundup.plan.hardware import device_spec
 from groundup.plan.model_shape import config_for_width
 from groundup.plan.parameter_count import TEXT_PAIRS, training_flops_per_token
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.training_speed import TrainingSpeed, reference_model
 from groundup.recipe import ModelConfig
 
 # Median seconds of a step with Muon in bfloat16: two cores of an Intel Xeon with AMX, torch 2.13, 2026-11-28, quiet machine.
@@ -35,7 +37,7 @@ MEASURED = [
 def test_planned_step_is_the_measured_one(width, vocab_size, length, batch_tokens, seconds):
     config = config_for_width(width, vocab_size, {"qk_norm": True, "context_length": length})
     planned = TrainingSpeed(device_spec("cpu-2")).step_seconds(config, length, batch_tokens)
-    assert planned == pytest.approx(seconds, rel=0.26)
+    assert planned == pytest.approx(seconds, rel=0.24)
 
 
 # Mean seconds of a step of T5 on spans, and on pairs of texts of 11 and 13 tokens, padded: the same machine, 2026-11-29.
@@ -54,12 +56,18 @@ def test_planned_step_of_an_encoder_decoder(width, blocks, length, batch_tokens,
     assert speed.step_seconds(t5, 16, positions, TEXT_PAIRS) == pytest.approx(pairs, rel=0.25)
 
 
-def test_accelerators_have_no_overhead():
-    config = config_for_width(1024, 32_000, {"context_length": 1024})
-    device = device_spec("h100")
-    planned = TrainingSpeed(device, devices=8).step_seconds(config, 1024, 2**19)
-    flops = 2**19 * training_flops_per_token(config, 1024)
-    assert planned == pytest.approx(flops / (8 * device.peak_flops * device.utilization))
+def test_accelerators_reach_the_utilization_of_the_table():
+    """The reference model does; smaller and narrower ones wait for memory, as measured."""
+    for name in ("a100", "h100", "rtx-4090", "mi300x"):
+        device = device_spec(name)
+
+        def utilization(config: ModelConfig, length: int, device: Any = device) -> float:
+            seconds = TrainingSpeed(device, devices=8).step_seconds(config, length, 2**22)
+            return 2**22 * training_flops_per_token(config, length) / seconds / device.peak_flops / 8
+
+        assert utilization(reference_model(), 4096) == pytest.approx(device.utilization, rel=0.03)
+        narrow = config_for_width(768, 50_304, {"context_length": 1024})
+        assert utilization(narrow, 1024) < 0.95 * device.utilization
 
 
 def test_relative_speed_divides_the_time():

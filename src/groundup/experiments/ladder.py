@@ -59,7 +59,8 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
     recipes = {}
     for size in sorted(chosen):
         tokens = int(ratio * count_parameters(sizes[size]).active)
-        sets = [f"model.hidden_size={sizes[size].hidden_size}", f"train.tokens={tokens}"]
+        shape = {name: getattr(sizes[size], name) for name in ("hidden_size", "num_layers")}
+        sets = [*(f"model.{name}={value}" for name, value in shape.items()), f"train.tokens={tokens}"]
         recipes[f"{size:011d}"] = parse_recipe(values, sets)
     return recipes
 

@@ -1,16 +1,19 @@
 """2. Planning: size, cost and layout of a run, derived from its recipe before it starts.
 
 Reading order:
-    compute_optimal.py    model size, tokens, batch size and learning rate of a compute budget
+    compute_optimal.py    model size, tokens, batch size, learning rate, vocabulary and experts of a compute budget
     weight_shapes.py      name and shape of every weight of a model
     parameter_count.py    parameters and training FLOPs of a model
-    model_shape.py        width and depth of a model for a compute budget
-    hardware.py           speed, memory and links of devices
+    step_work.py          work of a training step by kind of operation
+    hardware.py           speed, memory and links of devices; devices.toml: the table
+    run_cost.py           money, energy and emissions; prices.toml: the table
+    model_shape.py        width, depth and experts of a model for a budget or a number of parameters
     pipeline_schedule.py  properties of pipeline schedules
     communication.py      bytes sent per step and parallel axis
     memory_estimate.py    memory of training per device
     training_speed.py     seconds of a training step on one kind of device
     step_time.py          time of a training step on many devices
+    layout_search.py      the fastest layouts that fit, and why others lost
     size_warmup.py        batch size and sequence length warmup
     masked_spans.py       masked tokens and spans of a sequence
     engine_support.py     checks of a recipe against its training engine
@@ -23,6 +26,8 @@ Reading order:
     stage_support.py      checks of a recipe against its stages
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size
+    loss_law.py           loss of a model size and number of tokens, as published
+    scaling_plan.py       from one of money, hours, compute, size or tokens to the others
     prediction.py         loss prediction for a recipe
     init_examples.py      examples for the goals search and classify
     init_pairs.py         pairs for the goals translate and summarize

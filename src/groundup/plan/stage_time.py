@@ -35,8 +35,8 @@ PAIR_LENGTH = 16
 PAIR_PADDING, PAIR_BYTES_PER_TOKEN = 1.7, 2.8
 """Positions of a batch of pairs, of its tokens: the longest text of a batch counts. One vocabulary for two languages splits
 short texts into more tokens. Measured on messages of programs, English to Russian: 1.4 and 3.3, 2.0 and 2.4 (lab book)."""
-DECODING_OVERHEAD = 0.15
-"""Of the overhead of a training step."""
+DECODING_BLOCK_SECONDS = 2.6e-3
+"""Of the calls of a block that writes one token."""
 DECODING_FLOPS, WEIGHTS_AS_TOKENS = 1e11, 20
 """Per second; reading the weights takes as long as this many tokens."""
 BEAMS, TRANSLATION_TOKENS = 4, 20
@@ -135,7 +135,7 @@ def estimate_stage_seconds(
 
 def token_seconds(config: ModelConfig, budget: BudgetConfig, number: int) -> float:
     """Seconds of writing one token of each of `number` texts at once."""
-    blocks = config.num_layers * DECODING_OVERHEAD * device_spec(budget.hardware).block_seconds
+    blocks = config.num_layers * DECODING_BLOCK_SECONDS
     arithmetic = 2 * count_parameters(config).active * (number + WEIGHTS_AS_TOKENS) / DECODING_FLOPS
     return (blocks + arithmetic) / budget.relative_speed
 

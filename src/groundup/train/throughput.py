@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from groundup.plan.hardware import DEVICES
+from groundup.plan.hardware import DEVICES, match_device
 
 NON_REPRODUCIBLE_FIELDS = ("seconds", "tokens_per_second", "mfu", "memory")
 """Fields of a record that depend on machine and time; all others are equal in every run of a recipe."""
@@ -70,8 +70,8 @@ def peak_process_bytes() -> int | None:
 def peak_flops(device: torch.device) -> float | None:
     """Peak dense bfloat16 FLOP/s: from the hardware table for an accelerator, measured on a CPU."""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device).lower().replace(" ", "-")
-        return next((known.peak_flops for kind, known in DEVICES.items() if kind in name), None)
+        name = match_device(torch.cuda.get_device_name(device))
+        return None if name is None else DEVICES[name].peak_flops
     return _measured_peak(torch.get_num_threads()) if device.type == "cpu" else None
 
 
