@@ -6,7 +6,8 @@ al. 2009, Roofline: products are limited by arithmetic, the rest by memory, and 
 
 from dataclasses import dataclass, fields, replace
 
-from groundup.plan.parameter_count import SPANS, count_parameters, num_encoder_layers, training_flops_per_token
+from groundup.plan.parameter_count import SPANS, count_parameters, training_flops_per_token
+from groundup.plan.weight_shapes import num_encoder_layers
 from groundup.recipe import ModelConfig
 
 CROSS_ATTENTION_BLOCKS = 2
