@@ -52,7 +52,7 @@ STAGES = (
     Stage(
         "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
         identity="groundup.data.inputs:input_hashes",
-        version=6,
+        version=7,
     ),
     Stage(
         "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", extra_sections=("seed",), inputs=("data",),

@@ -444,3 +444,21 @@ def test_worker_exception_keeps_its_traceback():
         list(executor.map_units(process_unit, [{}], 1))
     with pytest.raises(RuntimeError, match="KeyError: 'config'"):
         list(executor.map_units(process_unit, [{}, {}], 2))
+
+
+def test_documents_keep_their_license(recipe: Recipe, prose: Prose, machine: Machine, tmp_path: Path):
+    """Code: that of its header, else of the file LICENSE; other text: the source's."""
+    code = tmp_path / "code"
+    code.mkdir()
+    for name, header in (("a.py", "# SPDX-License-Identifier: MIT"), ("b.py", "")):
+        (code / name).write_text(header + f"\n\ndef {name[0]}(value):\n    return value + {ord(name[0])}\n" * 3)
+    sources = [
+        {"name": "code", "kind": "code", "path": str(code / "*.py"), "license": "BSD-3-Clause"},
+        {"name": "prose", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", [prose(1, 220)]), "license": "CC0-1.0"},
+        {"name": "notes", "kind": "jsonl", "path": jsonl(tmp_path / "b.jsonl", [prose(2, 220)])},
+    ]
+    build(recipe(sources=sources, validation_fraction=0), tmp_path / "out", machine)
+    found = {(row["source"], row["id"]): row["license"] for row in rows(tmp_path / "out")}
+    assert found == {
+        ("code", "a.py"): "MIT", ("code", "b.py"): "BSD-3-Clause", ("prose", "a0"): "CC0-1.0", ("notes", "b0"): "",
+    }  # fmt: skip

@@ -46,6 +46,23 @@ def test_all_stages_are_complete_and_verify(tiny_run):
     assert {path: oct(mode) for path, mode in modes.items() if mode != DEFAULT_FILE_MODE} == {}
 
 
+def test_trace_finds_a_training_text(tiny_run):
+    """The text of one document of the code, with its name; and nothing of words that are nowhere."""
+    text = "def dumps(obj, *, skipkeys=False, ensure_ascii=True, check_circular=True,"
+    found = json.loads(groundup("trace", tiny_run, f"Zebras ride bicycles. {text}", "--json").stdout)
+    (span,) = found["spans"]
+    assert span["text"].strip() in text
+    assert "skipkeys=False, ensure_ascii=True" in span["text"]
+    assert [(each["source"], each["id"].partition("#")[0]) for each in span["documents"]] == [
+        ("code", "json___init__.py")
+    ]
+    lines = groundup("trace", tiny_run, text)
+    assert "100% of the text" in lines.stdout
+    assert lines.stderr == "", "the index is kept"
+    assert groundup("trace", tiny_run, "check_circular", "--count").stdout.strip().isdigit()
+    assert groundup("verify", tiny_run).returncode == 0
+
+
 def test_second_run_builds_nothing_and_changed_knob_is_an_error(tiny_recipe, tiny_run):
     done = groundup("run", tiny_recipe, "--runs", tiny_run.parent)
     assert done.returncode == 0

@@ -6,6 +6,7 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
+    trace_command.py       trace
     model_commands.py      embed, export
     evaluate_command.py    evaluate
     chat_command.py        chat
@@ -39,7 +40,10 @@ from groundup.cli.plain_help import PlainCommand, PlainGroup
 
 COMMANDS = {
     "Build": (pipeline_commands, ("init", "plan", "run", "launch", "sweep", "ladder")),
-    "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain", "models")),
+    "Inspect": (
+        inspect_commands,
+        ("status", "watch", "inspect", "verify", "diff", "report", "trace", "explain", "models"),
+    ),
     "Use a model": (
         model_commands,
         ("generate", "chat", "embed", "classify", "serve", "evaluate", "quantize", "export", "merge"),

@@ -12,6 +12,7 @@ EXTRAS = {
     "grammar": ("llguidance",),
     "serve": ("starlette", "uvicorn"),
     "report": ("typst", "matplotlib"),
+    "trace": ("pydivsufsort",),
     "track": ("tensorboard",),
 }  # fmt: skip
 """Import names by extra; pyarrow is a dependency of daft."""

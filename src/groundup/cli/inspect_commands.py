@@ -13,6 +13,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
 from groundup.cli.options import JsonOption, RunArgument, SetOption
+from groundup.cli.trace_command import trace as trace
 from groundup.stages import STAGE_FOLDERS
 
 NEXT_STEPS = {

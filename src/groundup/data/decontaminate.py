@@ -117,6 +117,15 @@ def contamination_filter(index: EvaluationIndex, rule: str, hits: list[str]) -> 
     return drop_reason
 
 
+def count_words(text: str) -> int:
+    """Words of a text, as in the rules; of scripts without spaces, characters by how many make a word.
+
+    >>> count_words("To be, or not")
+    4
+    """
+    return len(WORD.findall(separate_characters(text.replace("_", " ")))) // _word_length(text)
+
+
 def _text_word_hashes(text: str) -> Keys:
     return word_hashes(WORD.findall(separate_characters(text.lower().replace("_", " "))))
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 class Document:
     """One text. `id` is unique within its source (title, URL, member path) and independent of local paths; `encoding`:
     character set of the file and how it was chosen, "" if the format sets it. `left_out` counts what the reader had to leave
-    out of the text, by name.
+    out of the text, by name. `license`: SPDX name or expression, "" if it is not known.
     """
 
     text: str
     id: str
     encoding: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
+    license: str = ""
 
 
 @dataclass(slots=True)

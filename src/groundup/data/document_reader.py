@@ -15,7 +15,7 @@ from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.file_kind import ARCHIVE, LEFT_OUT_KINDS, detect_kind, head_bytes
 from groundup.data.filter_stats import FilterStats
 from groundup.data.inputs import InputFile, resolve_files
-from groundup.data.license import LicenseFinder, is_allowed
+from groundup.data.license import UNKNOWN_LICENSE, LicenseFinder, is_allowed
 from groundup.data.readers import get_reader
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
 from groundup.recipe.data_config import FileKind, FilesConfig
@@ -75,11 +75,11 @@ def read_file_kinds(kind: str, file: InputFile, options: ReaderOptions) -> Itera
     """Documents in one file, each with the kind of its reader; "auto" chooses it for every file and archive member."""
     unsafe_names: list[str] = []
     try:
-        licenses = LicenseFinder(file) if kind in ("code", AUTO) and options.licenses else None
+        licenses = LicenseFinder(file)
         for member in file.iter_members(unsafe_names):
             for member_kind, found in _read_member(kind, member, options):
                 is_code = member_kind == "code"
-                yield member_kind, _check_license(found, licenses, options.licenses) if is_code else found
+                yield member_kind, _find_license(found, licenses, options.licenses) if is_code else found
     except UserError as error:
         yield kind, DroppedDocument("broken_archive", file.name, error.message)
     yield from ((kind, DroppedDocument("unsafe_name", name)) for name in unsafe_names)
@@ -137,8 +137,12 @@ RUST_PANIC = "PanicException"
 """Class that libraries in Rust raise for their bugs; no subclass of Exception."""
 
 
-def _check_license(found: ReadResult, licenses: LicenseFinder | None, allowed: frozenset[str]) -> ReadResult:
-    if licenses is None or isinstance(found, DroppedDocument):
+def _find_license(found: ReadResult, licenses: LicenseFinder, allowed: frozenset[str]) -> ReadResult:
+    """The file with its license, or dropped for it if `allowed` names any."""
+    if isinstance(found, DroppedDocument):
         return found
     name = licenses.find(found.id, found.text)
-    return found if is_allowed(name, allowed) else DroppedDocument(f"license: {name}", found.id, found.text)
+    if allowed and not is_allowed(name, allowed):
+        return DroppedDocument(f"license: {name}", found.id, found.text)
+    found.license = "" if name == UNKNOWN_LICENSE else name
+    return found

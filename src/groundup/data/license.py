@@ -5,7 +5,7 @@ For selecting training data; not legal advice.
 """
 
 import re
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from groundup.data import archive
@@ -185,14 +185,18 @@ class LicenseFinder:
 
     def __init__(self, file: InputFile):
         self.file = file
-        self.archive_licenses: dict[str, str] = {}
-        if file.is_archive:
-            for member in archive.iter_members(file.path, strip_top=file.strip_top_folder):
-                path = PurePosixPath(member.name)
-                if LICENSE_FILE.fullmatch(path.name) and (
-                    found := identify_license(member.stream.read(MAX_LICENSE_BYTES).decode("utf-8", "replace"))
-                ):
-                    self.archive_licenses[_covered_folder(path.parent)] = found
+
+    @cached_property
+    def archive_licenses(self) -> dict[str, str]:
+        """By the folder that a license file covers."""
+        licenses: dict[str, str] = {}
+        for member in archive.iter_members(self.file.path, strip_top=self.file.strip_top_folder):
+            path = PurePosixPath(member.name)
+            if LICENSE_FILE.fullmatch(path.name) and (
+                found := identify_license(member.stream.read(MAX_LICENSE_BYTES).decode("utf-8", "replace"))
+            ):
+                licenses[_covered_folder(path.parent)] = found
+        return licenses
 
     def find(self, name: str, text: str) -> str:
         """License of the member `name` with this text, or "unknown"."""

@@ -72,7 +72,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
             key = code_key(text) if kind == "code" else text_key(text)
             writer.add({
                 "ordinal": (unit << ORDINAL_UNIT_BITS) + stats.kept[0], "source": source.name, "id": result.id,
-                "text": text, "key": key, "bytes": utf8_bytes(text),
+                "text": text, "key": key, "bytes": utf8_bytes(text), "license": result.license or source.license or "",
             })  # fmt: skip
             keys.add(key, text)
             passages.add(text, kind)

@@ -81,7 +81,7 @@ def partition_unit(task: dict[str, Any]) -> dict[str, Any]:
                 order = hashlib.blake2b(order_text.encode(), digest_size=16).digest()
                 partition = partition_id(part, int.from_bytes(order[:8], "big") % task["shards"][part])
                 id = f"{row['id']}#{number}" if len(segments) > 1 else row["id"]
-                output = {"text": segment, "source": row["source"], "id": id, "order": order}
+                output = {"text": segment, "source": row["source"], "id": id, "license": row["license"], "order": order}
                 buffers.setdefault(partition, []).append(output)
                 buffered += len(segment)
         if buffered > PARTITION_BUFFER_BYTES:

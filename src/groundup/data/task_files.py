@@ -77,6 +77,13 @@ def task_of_file(path: Path, *, apply_chat_template: bool = False, delimiter: st
     raise UserError(f"{location}: fields {', '.join(item) or 'none'}", hint=f"expected {expected}")
 
 
+def item_texts(path: Path) -> list[tuple[str, str]]:
+    """(number, text) of each item of a task file: the question with its right answer, or the prompt with its completion."""
+    if task_of_file(path).kind == "completion":
+        return [(str(n), f"{item.prompt} {item.completion}") for n, item in enumerate(read_completions(path), 1)]
+    return [(str(n), f"{item.question} {item.choices[item.answer]}") for n, item in enumerate(read_questions(path), 1)]
+
+
 def _read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file and line number, object) for each line of a task file."""
     try:

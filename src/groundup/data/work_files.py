@@ -23,14 +23,20 @@ CLEAN_SCHEMA = pyarrow.schema(
         ("text", pyarrow.large_string()),
         ("key", pyarrow.uint64()),
         ("bytes", pyarrow.int64()),
+        ("license", pyarrow.string()),
     ]
 )
 """Cleaned documents: `ordinal` is unit * 2**32 + row, `key` the `text_key`."""
 
 FINAL_SCHEMA = pyarrow.schema(
-    [("text", pyarrow.large_string()), ("source", pyarrow.string()), ("id", pyarrow.string())]
+    [
+        ("text", pyarrow.large_string()),
+        ("source", pyarrow.string()),
+        ("id", pyarrow.string()),
+        ("license", pyarrow.string()),
+    ]
 )
-"""The corpus, as later stages read it."""
+"""The corpus, as later stages read it; `license` is "" where it is not known."""
 
 ROW_GROUP_BYTES = 8 << 20
 ORDINAL_UNIT_BITS = 32

@@ -92,6 +92,11 @@ class SourceConfig(FilesConfig):
         True, "keep downloaded files for later runs; false: delete each file after reading", exclude=True
     )
     clean: bool = knob(True, "apply filters and PII masking; false: deduplication only")
+    license: str | None = knob(
+        None,
+        "license of the texts, an SPDX name, which `groundup trace` shows; files of code that state one keep theirs",
+        unset="not known",
+    )
 
 
 class LanguageConfig(BaseConfig):

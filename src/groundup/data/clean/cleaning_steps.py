@@ -144,7 +144,7 @@ def clean_document(
             return DroppedDocument(reason, document.id, document.text)
     for name, before, after in changes:
         on_change(name, document.id, before, after)
-    return Document(text, document.id)
+    return Document(text, document.id, license=document.license)
 
 
 def utf8_bytes(text: str) -> int:
