@@ -12,8 +12,15 @@ from pathlib import Path
 
 import torch
 
-from groundup.generate import GREEDY, SamplingParams, SpeculationCounts, generate_text
-from groundup.generate.speculative_decoding import check_draft, speculative_text
+from groundup.generate import (
+    GREEDY,
+    DraftModel,
+    PromptLookup,
+    SamplingParams,
+    check_draft,
+    complete_texts,
+    generate_text,
+)
 from groundup.quantize import open_model
 
 TOKENS = 100
@@ -22,26 +29,25 @@ TOKENS = 100
 def main(folder, file, draft_folder=None):
     torch.set_num_threads(1)
     model, tokenizer = open_model(Path(folder), device="cpu", dtype="float32")
-    drafts = {"prompt lookup": None}
+    proposers = {"prompt lookup": PromptLookup}
     if draft_folder:
         draft, of_draft = open_model(Path(draft_folder), device="cpu", dtype="float32")
         check_draft(model, tokenizer, draft, of_draft)
-        drafts["draft"] = draft
+        proposers["draft"] = lambda: DraftModel(draft, model.config.vocab_size)
     text = Path(file).read_text(encoding="utf-8")[:700]
     prompt = f"Text: {text}\n\nThe same text again, word for word: {text[:120]}"
     for name, sampling in (("greedy", GREEDY), ("temperature 0.7", SamplingParams(temperature=0.7, seed=1))):
         begin = time.process_time()
         plain = generate_text(model, tokenizer, prompt, sampling=sampling, max_tokens=TOKENS)
         print(f"{name:16} plain         {time.process_time() - begin:6.2f} s")
-        for kind, draft in drafts.items():
-            counts, begin = SpeculationCounts(), time.process_time()
-            chunks = speculative_text(
-                model, tokenizer, prompt, draft, sampling=sampling, max_tokens=TOKENS, counts=counts
-            )
-            equal = "equal" if "".join(chunks) == plain else "DIFFERENT"
-            seconds = time.process_time() - begin
+        for kind, new in proposers.items():
+            begin, proposer = time.process_time(), new()
+            options = {"sampling": sampling, "max_tokens": TOKENS, "proposer": proposer}
+            ((answer,),) = complete_texts(model, tokenizer, [prompt], **options)
+            equal = "equal" if answer.text == plain else "DIFFERENT"
+            seconds, counts = time.process_time() - begin, proposer.counts
             share = f"{counts.acceptance_rate:.0%} of {counts.proposed} accepted, {counts.passes} passes"
-            print(f"{name:16} {kind:13} {seconds:6.2f} s  {equal}, {share}")
+            print(f"{name:16} {kind:13} {seconds:6.2f} s  {equal}, {share}", flush=True)
 
 
 if __name__ == "__main__":

@@ -159,8 +159,12 @@ def test_equal_beginnings_are_read_once(model, monkeypatch):
         engine,
         [second := Request(turn, 6, GREEDY), Request([*system, 52], 3, GREEDY), Request([1, *system], 3, GREEDY)],
     )
-    assert [each for each in read if len(each) == 1][:3] == [[48], [32], [0]]
+    assert [length for each in read for length in each][:3] == [48, 32, 0]
     assert second.tokens == generate(model, turn, max_tokens=6, sampling=GREEDY)
+    read.clear()
+    run(engine, [Request([2, *system], 1, GREEDY), third := Request([2, *system[:36], 9], 2, GREEDY)])
+    assert read[:2] == [[0], [32]]  # the second waits for the first
+    assert third.tokens == generate(model, third.prompt_ids, max_tokens=2, sampling=GREEDY)
 
 
 def test_a_prompt_of_whole_pages_is_found_but_for_its_last_one(model):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from groundup.generate import GREEDY, SamplingParams, encode_prompt, generate_reference
+from groundup.generate import GREEDY, PromptLookup, SamplingParams, encode_prompt, generate_reference
 from groundup.model import Decoder
 from groundup.serve import create_app, served_model
 from groundup.serve.response_format import json_bytes
@@ -529,3 +529,22 @@ def test_no_json_body_causes_a_server_error(client, body, address):
 def test_no_bytes_cause_a_server_error(client, body):
     response = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
+
+
+def test_proposed_tokens_change_no_answer(model, tokenizer, client):
+    """Speculative decoding: texts, log-probabilities and stop strings as without, and what was accepted is counted."""
+    bodies = [
+        {"prompt": "abcabcabc", "max_tokens": 40, "temperature": 0, "logprobs": 1, "frequency_penalty": -2.0},
+        {"prompt": ["x", "the the the"], "n": 2, "seed": 4, "max_tokens": 30, "stop": "e"},
+    ]
+    with TestClient(create_app(model, tokenizer, name="tiny", proposer=PromptLookup())) as speculative:
+        for body in bodies:
+            found, expected = (each.post("/v1/completions", json=body).json() for each in (speculative, client))
+            assert [each["text"] for each in found["choices"]] == [each["text"] for each in expected["choices"]]
+            assert found["usage"] == expected["usage"]
+            for one, other in zip(found["choices"], expected["choices"], strict=True):
+                if one["logprobs"] is not None:
+                    logprobs = [each["logprobs"]["token_logprobs"] for each in (one, other)]
+                    assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-4)
+        counts = dict(line.split() for line in speculative.get("/metrics").text.splitlines() if line[0] != "#")
+        assert 0 < int(counts["groundup_accepted_tokens_total"]) <= int(counts["groundup_proposed_tokens_total"])

@@ -10,16 +10,18 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.sanitize import sanitize_for_stream
-from groundup.cli.model_check import open_for_writing
+from groundup.cli.model_check import open_for_writing, open_proposer
 from groundup.cli.options import (
     AdapterOption,
     DeterministicOption,
     DeviceOption,
+    DraftOption,
     DtypeOption,
     JsonOption,
     KvBitsOption,
     MaxTokensOption,
     ModelArgument,
+    PromptLookupOption,
     SeedOption,
     TopPOption,
     VerifyOption,
@@ -83,13 +85,8 @@ def generate(
         Path | None, typer.Option(metavar="FILE", help="Answers are texts of this grammar: Lark's syntax or GBNF.")
     ] = None,
     regex: Annotated[str | None, typer.Option(help="Answers match this regular expression as a whole.")] = None,
-    draft: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Smaller model that proposes tokens: the same answers in less time."),
-    ] = None,
-    prompt_lookup: Annotated[
-        bool, typer.Option("--prompt-lookup", help="The prompt proposes tokens: for answers that repeat much of it.")
-    ] = False,
+    draft: DraftOption = None,
+    prompt_lookup: PromptLookupOption = False,
     beams: Annotated[
         int | None,
         typer.Option(
@@ -155,7 +152,7 @@ def generate(
             "beam search looks for the likeliest text and samples none",
         ),
         (grammars, grammars[1:], "give one of them"),
-        (proposers, [*proposers[1:], *counted], "proposed tokens have no log-probabilities: leave one of them out"),
+        (proposers, proposers[1:], "give one of them"),
     ):
         if first and second:
             raise UserError(f"both {first[0]} and {second[0]}", hint=reason)
@@ -194,16 +191,19 @@ def generate(
         grammar=_compile(tokenizer, json_schema, grammar, regex),
     )  # fmt: skip
     options = {"sampling": sampling, "max_tokens": max_tokens, "stop": tuple(stop or ())}
-    if proposers:
-        records = _speculate(network, tokenizer, texts, n, draft, (device, dtype, verify), options)
-        _print(records, texts, as_json, single=input is None, echo=is_decoder)
-    elif input is None and n == 1 and best_of is None and not as_json:
+    proposer = open_proposer(network, tokenizer, draft, prompt_lookup, (device, dtype, verify))
+    if proposer is None and input is None and n == 1 and best_of is None and not as_json:
         from groundup.generate import stream_text
 
         _print_stream(texts[0].text if is_decoder else "", stream_text(network, tokenizer, texts[0].text, **options))
     else:
-        records = _complete(network, tokenizer, texts, {**options, "n": n, "best_of": best_of, "logprobs": logprobs})
+        options |= {"n": n, "best_of": best_of, "logprobs": logprobs, "proposer": proposer}
+        records = _complete(network, tokenizer, texts, options)
         _print(records, texts, as_json, single=input is None, echo=is_decoder)
+    if proposer is not None:
+        counts = proposer.counts
+        passes = f"{counts.passes} passes of the model"
+        print(f"{counts.acceptance_rate:.0%} of {counts.proposed} proposed tokens accepted, {passes}", file=sys.stderr)
 
 
 # ---- answers: the index of the text, and an object for --json
@@ -230,37 +230,6 @@ def _complete(network: Any, tokenizer: Any, texts: list[InputText], options: dic
                     for token, (logprob, top) in zip(answer.tokens, answer.logprobs, strict=True)
                 ]  # fmt: skip
             yield answer.prompt, record
-
-
-def _speculate(
-    network: Any, tokenizer: Any, texts: list[InputText], n: int, draft: Path | None, opened: tuple[str, str, bool],
-    options: dict[str, Any],
-) -> Iterator[Record]:  # fmt: skip
-    from groundup.generate.speculative_decoding import (
-        SpeculationCounts,
-        check_can_speculate,
-        check_draft,
-        speculative_text,
-    )
-
-    proposer = None
-    check_can_speculate(network)
-    if draft is not None:
-        proposer, of_draft = open_for_writing(draft, *opened)
-        check_draft(network, tokenizer, proposer, of_draft)
-    counts, sampling = SpeculationCounts(), options["sampling"]
-    for index, each in enumerate(texts):
-        for place in range(n):
-            knobs = {**options, "sampling": sampling.numbered(index * n + place)}
-            try:
-                chunks = speculative_text(network, tokenizer, each.text, proposer, counts=counts, **knobs)
-                yield index, {"text": "".join(chunks)}
-            except UserError as error:
-                yield index, {"error": error}
-    print(
-        f"{counts.acceptance_rate:.0%} of {counts.proposed} proposed tokens accepted, {counts.passes} passes of the model",
-        file=sys.stderr,
-    )
 
 
 def _search(network: Any, tokenizer: Any, texts: list[InputText], n: int, options: dict[str, Any]) -> Iterator[Record]:

@@ -58,6 +58,37 @@ def open_for_writing(
     return model, tokenizer if adapter else as_trained(path, tokenizer)
 
 
+def open_proposer(
+    network: Any,
+    tokenizer: Any,
+    draft: Path | None,
+    prompt_lookup: bool,
+    opened: tuple[str, str, bool],
+    *,
+    max_batch: int = 8,
+    cache_memory: int | None = None,
+) -> Any:
+    """What proposes tokens to a model (speculative decoding): a draft, opened on a device with a dtype, or prompt lookup.
+
+    cache_memory: bytes for the keys and values of the draft.
+
+    None: nothing does. Raises UserError for both, and for a draft that cannot.
+    """
+    from groundup.generate import DraftModel, PromptLookup, check_draft
+    from groundup.generate.speculative_decoding import check_can_speculate
+
+    if draft is None:
+        if not prompt_lookup:
+            return None
+        check_can_speculate(network)
+        return PromptLookup()
+    if prompt_lookup:
+        raise UserError("both --draft and --prompt-lookup", hint="give one of them")
+    smaller, of_draft = open_for_writing(draft, *opened)
+    check_draft(network, tokenizer, smaller, of_draft)
+    return DraftModel(smaller, network.config.vocab_size, max_batch=max_batch, cache_memory=cache_memory)
+
+
 def as_trained(path: Path, tokenizer: Any) -> Any:
     """The tokenizer of the model at `path`; that of a run's pretraining without its chat template, which was never trained."""
     from groundup.artifacts.manifest import Manifest

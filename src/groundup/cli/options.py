@@ -47,6 +47,13 @@ KvBitsOption = Annotated[
         help="8: keys and values of earlier tokens in 8 bits, which halves their memory. Default: as computed."
     ),
 ]
+DraftOption = Annotated[
+    Path | None,
+    typer.Option(metavar="MODEL", help="Smaller model that proposes tokens: the same answers in less time."),
+]
+PromptLookupOption = Annotated[
+    bool, typer.Option("--prompt-lookup", help="The prompt proposes tokens: for answers that repeat much of it.")
+]
 DeterministicOption = Annotated[
     bool,
     typer.Option(

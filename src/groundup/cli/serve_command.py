@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from groundup.artifacts.errors import UserError
-from groundup.cli.model_check import as_trained, open_for_text
+from groundup.cli.model_check import as_trained, open_for_text, open_proposer
 from groundup.cli.options import (
     DeterministicOption,
     DeviceOption,
+    DraftOption,
     DtypeOption,
     KvBitsOption,
     ModelArgument,
+    PromptLookupOption,
     VerifyOption,
 )
 from groundup.recipe.output_config import size_in_bytes
@@ -63,12 +65,14 @@ def serve(
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log prompts and answers too.")] = False,
     kv_bits: KvBitsOption = None,
     deterministic: DeterministicOption = False,
+    draft: DraftOption = None,
+    prompt_lookup: PromptLookupOption = False,
     kv_cache_memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory for keys and values of earlier tokens, such as 2GB. Default: as requests need, up to half of the "
-            "free memory.",
+            help="Memory for keys and values of earlier tokens, such as 2GB, a quarter of it for a draft. Default: as requests "
+            "need, up to half of the free memory.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -92,6 +96,7 @@ def serve(
     from groundup.generate import make_deterministic
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.serve.api_keys import ApiKeys
+    from groundup.serve.app import MAX_BATCH
     from groundup.serve.conversation_starters import conversation_starters
     from groundup.serve.rate_limits import RateLimits
     from groundup.serve.request_log import RequestLog
@@ -112,6 +117,19 @@ def serve(
     network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits)
     if deterministic:
         make_deterministic(network)
+    if draft is not None and cache_memory is not None:
+        cache_memory, draft_memory = cache_memory * 3 // 4, cache_memory // 4
+    else:
+        draft_memory = None
+    proposer = open_proposer(
+        network,
+        tokenizer,
+        draft,
+        prompt_lookup,
+        (device, dtype, verify),
+        max_batch=MAX_BATCH,
+        cache_memory=draft_memory,
+    )
     served_name, *aliases = name or [model.resolve().name]
     adapters, starters = {}, {served_name: conversation_starters(model)}
     for option in adapter or []:
@@ -140,6 +158,7 @@ def serve(
         log=RequestLog(log, prompts=log_prompts) if log else None,
         adapters=adapters,
         cache_memory=cache_memory,
+        proposer=proposer,
         starters=starters,
         allowed_hosts=[name.lower() for name in allow_host or ()],
     )

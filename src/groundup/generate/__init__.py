@@ -8,7 +8,6 @@
     chunked_attention.py  attention, likewise
     batch_invariance.py deterministic generation: the same bits under any load
     generation.py       generation with a key/value cache, and without; from tokens or from text
-    speculative_decoding.py  several proposed tokens in one forward pass: a draft model, prompt lookup
     prompt_logprobs.py  log-probabilities of the tokens of a prompt
     target_language.py  the language of a translation
     beam_search.py      the most likely text: translations, summaries
@@ -19,6 +18,9 @@
     paged_kv_cache.py   key/value cache of many sequences in pages
     kv_cache_budget.py  number of pages
     request.py          requests of the engine and their outputs
+    ragged_batch.py     one pass over texts with a number of new tokens each
+    speculative_decoding.py  several proposed tokens in one pass; prompt lookup
+    draft_model.py      tokens proposed by a smaller model
     batching_engine.py  continuous batching of many requests
     text_completions.py completions of many texts, with samples, stop strings and log-probabilities
     chat_session.py     a conversation
@@ -31,11 +33,12 @@ Deliberately absent: HTTP, threads and queues (chapter 13).
 """
 
 from groundup.generate.batch_invariance import make_deterministic
-from groundup.generate.batching_engine import BatchingEngine, generate_many, generate_texts
+from groundup.generate.batching_engine import BatchingEngine
 from groundup.generate.beam_search import beam_search, beam_search_text, best_beams
 from groundup.generate.chat_session import ChatSession
 from groundup.generate.constrained_decoding import Grammar, GrammarCompiler
 from groundup.generate.detokenizer import StreamDetokenizer, decode_output
+from groundup.generate.draft_model import DraftModel, check_draft
 from groundup.generate.generation import (
     encode_prompt,
     generate,
@@ -51,10 +54,10 @@ from groundup.generate.request import Request, StepOutput
 from groundup.generate.reward_model import RewardModel, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.sequence_sampler import SequenceSampler
-from groundup.generate.speculative_decoding import DraftModel, PromptLookup, SpeculationCounts, speculative_tokens
+from groundup.generate.speculative_decoding import PromptLookup, SpeculationCounts
 from groundup.generate.target_language import set_target_language
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
-from groundup.generate.text_completions import TextCompletion, complete_texts
+from groundup.generate.text_completions import TextCompletion, complete_texts, generate_many, generate_texts
 from groundup.generate.text_embedding import embed_texts, nearest_texts
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "beam_search",
     "beam_search_text",
     "best_beams",
+    "check_draft",
     "classify_texts",
     "complete_texts",
     "decode_output",
@@ -96,7 +100,6 @@ __all__ = [
     "score_answers",
     "score_prompt",
     "set_target_language",
-    "speculative_tokens",
     "stream_text",
     "stream_tokens",
     "use_kv_bits",

@@ -1,41 +1,38 @@
 """Continuous batching: many requests share each forward pass, and are added and removed between steps.
 
-Iteration-level scheduling (Yu et al. 2022, Orca). Each step decodes one token for every running request and prefills so many
+Iteration-level scheduling (Yu et al. 2022, Orca). Each step is one pass that decodes every running request and prefills so many
 prompt tokens (chunked prefill, Agrawal et al. 2023, Sarathi), the prompts in turn. Keys and values are in pages of a fixed
 budget (Kwon et al. 2023): a request is admitted when there are pages for its prompt; when decoding needs a page and there is
-none, the request that came last gives up its pages and is computed again. Samples of one prompt share its pages.
+none, the request that came last gives up its pages and is computed again. Samples of one prompt share its pages. With a
+proposer, a request decodes several tokens in a step, as long as few requests run.
 """
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.batch_invariance import batch_invariance
-from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     GenerativeModel,
     continued_ids,
-    encode_prompt,
-    next_token_logits,
+    cross_key_values,
+    decoder_ids,
     remaining_context,
-    require_generative,
 )
 from groundup.generate.kv_cache_budget import new_paged_cache
+from groundup.generate.native.decode_step import MAX_ROWS
 from groundup.generate.paged_kv_cache import PAGE_SIZE, CachedSequence, PagedKVCache
+from groundup.generate.ragged_batch import NewTokens, ragged_logits
 from groundup.generate.request import ModelVariants, Request, StepOutput
-from groundup.generate.sampling import InvalidLogitsError, SamplingParams, log_probabilities, top_logprobs
+from groundup.generate.sampling import InvalidLogitsError, log_probabilities, top_logprobs
 from groundup.generate.sequence_sampler import SequenceSampler
-from groundup.model import EncoderDecoder
-from groundup.model.attention import CrossKeyValues
-from groundup.tokenizer import Tokenizer
+from groundup.generate.speculative_decoding import OpenText, Proposer, check_can_speculate
 
 
 @dataclass(eq=False)
@@ -53,7 +50,7 @@ class _Row:
     number: int
     tokens: list[int]
     limit: int
-    sampler: SequenceSampler
+    text: OpenText
     sequence: CachedSequence | None = None
 
 
@@ -63,6 +60,9 @@ class _Prefill:
 
     rows: list[_Row]
     sequence: CachedSequence
+
+    planned: int = 0
+    """Of its tokens, how many are read when this step ends."""
 
     @property
     def tokens(self) -> list[int]:
@@ -81,6 +81,7 @@ class BatchingEngine:
         prefill_chunk: prompt tokens prefilled per step at most.
         cache_memory: bytes for keys and values; default: see `new_paged_cache`.
         variants: `model` with adapters, which requests name.
+        proposer: guesses tokens (speculative decoding): the same answers in fewer steps.
 
     Attributes:
         preemptions: requests that gave up their pages so far.
@@ -100,7 +101,11 @@ class BatchingEngine:
         prefill_chunk: int = 256,
         cache_memory: int | None = None,
         variants: ModelVariants | None = None,
+        proposer: Proposer | None = None,
     ):
+        if proposer is not None:
+            check_can_speculate(model)
+        self.proposer = proposer
         self._model = cast(GenerativeModel, model)  # of an encoder, `submit` refuses every request
         self.max_batch = max_batch
         self._prefill_chunk, self._cache_memory, self._variants = prefill_chunk, cache_memory, variants
@@ -108,6 +113,7 @@ class BatchingEngine:
         self.preemptions = 0
         self._has_groups = False
         self._waiting: deque[_Row] = deque()  # in order of arrival
+        self._postponed: list[_Row] = []  # of them, those that are not admitted in this step
         self._prefilling: deque[_Prefill] = deque()
         self._running: list[_Row] = []
 
@@ -134,7 +140,7 @@ class BatchingEngine:
         if request.adapter is not None and (self._variants is None or request.adapter not in self._variants):
             raise UserError(f"no adapter {request.adapter!r} in this engine", hint="BatchingEngine(variants=...)")
         limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
-        tokens = self._decoder_tokens(request)
+        tokens = decoder_ids(self._model, request.prompt_ids)
         room = self.cache.pool.num_pages * PAGE_SIZE - len(tokens)
         if room < 1:
             raise UserError(
@@ -143,8 +149,8 @@ class BatchingEngine:
                 hint="shorten the prompt, or give the cache more memory",
             )
         context = continued_ids(self._model, request.prompt_ids)
-        sampler = SequenceSampler(request.sampling, context, request.stop_ids)
-        row = _Row(request, self._num_submitted, tokens, min(limit, room), sampler)
+        text = OpenText(request.prompt_ids, SequenceSampler(request.sampling, context, request.stop_ids))
+        row = _Row(request, self._num_submitted, tokens, min(limit, room), text)
         self._waiting.append(row)
         self._num_submitted += 1
         self._has_groups = self._has_groups or request.group is not None
@@ -163,6 +169,8 @@ class BatchingEngine:
 
     def clear(self) -> None:
         """Drop all requests and the cache, as after a failed step."""
+        for row in self._running:
+            self._forget(row)
         self._waiting.clear()
         self._prefilling.clear()
         self._running.clear()
@@ -170,40 +178,63 @@ class BatchingEngine:
 
     @torch.inference_mode()
     def step(self) -> list[StepOutput]:
-        """Decode a token for each running request, and prefill some tokens of those that wait, in turn."""
-        return self._decode_step() + self._prefill_step()
+        """Decode for each running request, and prefill some tokens of those that wait, in turn. One output a token."""
+        decoding, prefilling = self._reserve_tokens(), self._plan_prefill()
+        parts = [
+            NewTokens(_cached(row), [row.tokens[-1], *proposed], 1 + len(proposed), row.request.adapter)
+            for row, proposed in decoding
+        ]
+        parts += [
+            NewTokens(each.sequence, each.tokens[each.sequence.length : each.planned], 1, each.rows[0].request.adapter)
+            for each in prefilling
+        ]
+        if not parts:
+            return []
+        logits = iter(ragged_logits(self._model, self.cache, parts, self._variants))
+        outputs: list[StepOutput] = []
+        for row, proposed in decoding:
+            outputs += self._check(row, proposed, next(logits))
+        for prefill in prefilling:
+            outputs += self._end_prefill(prefill, next(logits)[-1])
+        return outputs
 
     # ---- decoding
 
-    def _decode_step(self) -> list[StepOutput]:
+    def _reserve_tokens(self) -> list[tuple[_Row, list[int]]]:
+        """The running requests, which have room for a token each, and the proposed tokens, which have too."""
         for row in sorted(self._running, key=lambda row: row.number):
             while row.sequence is not None and not self.cache.reserve(row.sequence, 1):
                 self._preempt()
-        if not self._running:
-            return []
-        rows = self._running
-        sequences = [_cached(row) for row in rows]
-        logits = self._next_logits([row.tokens[-1:] for row in rows], sequences, [row.request.adapter for row in rows])
-        for row in rows:
-            self.cache.remember(_cached(row), row.tokens)
-        outputs = [self._sample(row, logits[index]) for index, row in enumerate(rows)]
-        self._finish([row for row, output in zip(rows, outputs, strict=True) if output.finish_reason])
-        return outputs
+        rows = list(self._running)
+        if self.proposer is None or not rows:
+            return [(row, []) for row in rows]
+        most = MAX_ROWS // len(rows) - 1  # a pass over few tokens takes as long as over one
+        counts = [max(min(row.text.count, most, row.limit - len(row.request.tokens) - 1), 0) for row in rows]
+        proposals = self.proposer.propose([row.text for row in rows], counts)
+        self.proposer.counts.passes += 1
+        self.proposer.counts.proposed += sum(map(len, proposals))
+        return [
+            (row, proposed if self.cache.reserve(_cached(row), 1 + len(proposed)) else [])
+            for row, proposed in zip(rows, proposals, strict=True)
+        ]
 
-    def _next_logits(
-        self, tokens: list[list[int]], sequences: list[CachedSequence], adapters: list[str | None]
-    ) -> Float[Tensor, "B V"]:
-        """Logits of the token after each row, which have so many tokens each."""
-        if self._variants is None or not any(adapters):
-            mixes = self._variants is not None
-            return next_token_logits(self._model, tokens, self.cache.batch(sequences), mixes_adapters=mixes)
-        parts: dict[int, Tensor] = {}
-        for rows, model in self._variants.groups(adapters):
-            batch = self.cache.batch([sequences[row] for row in rows])
-            inputs = [tokens[row] for row in rows]
-            logits = next_token_logits(cast(GenerativeModel, model), inputs, batch, mixes_adapters=True)
-            parts |= zip(rows, logits, strict=True)
-        return torch.stack([parts[row] for row in range(len(tokens))])
+    def _check(self, row: _Row, proposed: list[int], logits: Tensor) -> list[StepOutput]:
+        """Sample a token after each proposed one, up to the first that differs."""
+        outputs = []
+        for place, guess in enumerate([*proposed, None]):
+            outputs.append(self._sample(row, logits[place]))
+            if outputs[-1].finish_reason or outputs[-1].token != guess:
+                break
+        sequence = _cached(row)
+        sequence.length = len(row.tokens) - 1  # without rejected tokens
+        self.cache.remember(sequence, row.tokens)
+        if self.proposer is not None:
+            accepted = len(outputs) - 1  # after which the text goes on
+            self.proposer.counts.accepted += accepted
+            row.text.adapt(len(proposed), accepted)
+        if outputs[-1].finish_reason:
+            self._finish([row])
+        return outputs
 
     def _preempt(self) -> None:
         """Take the pages of the request that came last: it waits, and is computed again."""
@@ -220,40 +251,47 @@ class BatchingEngine:
     def _finish(self, rows: Collection[_Row]) -> None:
         """Take rows out of the batch, with their pages."""
         for row in rows:
+            self._forget(row)
             self.cache.free(_cached(row))
             row.sequence = None
         self._running = [row for row in self._running if row.sequence is not None]
 
+    def _forget(self, row: _Row) -> None:
+        if self.proposer is not None:
+            self.proposer.forget(row.text)
+
     # ---- prefill
 
-    def _prefill_step(self) -> list[StepOutput]:
-        """Read up to `prefill_chunk` tokens: half of them of the prompt whose turn it is, then new prompts, then the others."""
-        outputs: list[StepOutput] = []
+    def _plan_prefill(self) -> list[_Prefill]:
+        """Prompts of which up to `prefill_chunk` tokens are read in this step: half of them of the one whose turn it is, then of
+        new prompts, then of the others."""
+        chosen: list[_Prefill] = []
+        self._postponed.clear()
         budget, first = self._prefill_chunk, True
         while budget > 0:
-            prefill = self._prefilling[0] if first and self._prefilling else self._admit()
+            unread = next((each for each in self._prefilling if each.planned < len(each.tokens)), None)
+            prefill = unread if first and unread else self._admit() or unread
             if prefill is None:
-                if not self._prefilling:
-                    break
-                prefill = self._prefilling[0]
+                break
             shared = first and (len(self._prefilling) > 1 or self._waiting)
-            size, first = -(-budget // 2) if shared else budget, False
-            budget -= self._read(prefill, size, outputs)
-        return outputs
-
-    def _read(self, prefill: _Prefill, size: int, outputs: list[StepOutput]) -> int:
-        """Read up to `size` tokens of a prompt; returns how many. Its first output, if it is read to the end, joins `outputs`."""
-        sequence, tokens = prefill.sequence, prefill.tokens
-        chunk = tokens[sequence.length : sequence.length + size]
-        logits = self._next_logits([chunk], [sequence], [prefill.rows[0].request.adapter])[0]
-        self.cache.remember(sequence, tokens)
-        if sequence.length == len(tokens):
-            outputs += [self._start(row, self.cache.fork(sequence), logits) for row in prefill.rows]
-            self._drop(prefill)
-        else:  # its next turn comes after the others
-            self._prefilling.remove(prefill)
+            size = min(-(-budget // 2) if shared else budget, len(prefill.tokens) - prefill.planned)
+            first, budget = False, budget - size
+            prefill.planned += size
+            if prefill not in chosen:
+                chosen.append(prefill)
+            self._prefilling.remove(prefill)  # its next turn comes after the others
             self._prefilling.append(prefill)
-        return len(chunk)
+        return chosen
+
+    def _end_prefill(self, prefill: _Prefill, logits: Tensor) -> list[StepOutput]:
+        """The first tokens of the requests whose prompt is read to the end."""
+        sequence, tokens = prefill.sequence, prefill.tokens
+        self.cache.remember(sequence, tokens)
+        if sequence.length < len(tokens):
+            return []
+        outputs = [self._start(row, self.cache.fork(sequence), logits) for row in prefill.rows]
+        self._drop(prefill)
+        return outputs
 
     def _admit(self) -> _Prefill | None:
         """Begin to read the next prompt, if there are a row and pages: each running row may need one more."""
@@ -264,15 +302,19 @@ class BatchingEngine:
                 continue
             adapter = row.request.adapter
             sequence = self.cache.begin(row.tokens, b"" if adapter is None else sha256(adapter.encode()).digest())
+            if self._is_being_read(row, sequence.length + PAGE_SIZE):
+                self.cache.free(sequence)
+                self._postponed.append(row)
+                continue
             needed = self.cache.new_pages(sequence, len(row.tokens) - sequence.length)
             if self.running and needed + len(self._running) > self.cache.pool.available:
                 self.cache.free(sequence)
                 return None
             self.cache.reserve(sequence, len(row.tokens) - sequence.length)
-            if isinstance(self._model, EncoderDecoder):
-                sequence.layer_cross_key_values = self._read_source(row.request)
+            model = self._model if self._variants is None else self._variants[adapter]
+            sequence.layer_cross_key_values = cross_key_values(model, row.request.prompt_ids)
             self._waiting.remove(row)
-            prefill = _Prefill([row], sequence)
+            prefill = _Prefill([row], sequence, sequence.length)
             self._prefilling.append(prefill)
             while (other := self._next_waiting()) is not None and self._same_prompt(other) is prefill:
                 self._waiting.remove(other)
@@ -284,13 +326,23 @@ class BatchingEngine:
         """The first request of the group with the fewest rows, if there is a row for it."""
         if not self._waiting or self.running >= self.max_batch:
             return None
+        waiting = (row for row in self._waiting if row not in self._postponed)
         if not self._has_groups:
-            return self._waiting[0]
+            return next(waiting, None)
         rows = (*self._running, *(row for prefill in self._prefilling for row in prefill.rows))
         taken = Counter(row.request.group for row in rows if row.request.group is not None)
         most = self.max_batch - self.max_batch // 4
-        permitted = [row for row in self._waiting if taken[row.request.group] < most]
+        permitted = [row for row in waiting if taken[row.request.group] < most]
         return min(permitted, key=lambda row: (taken[row.request.group], row.number), default=None)
+
+    def _is_being_read(self, row: _Row, length: int) -> bool:
+        """Whether this step reads another prompt with the same first `length` tokens, whose pages the next step finds."""
+        return self.cache.shares_prefixes and any(
+            each.sequence.length < length <= min(each.planned, len(row.tokens) - 1)
+            and each.rows[0].request.adapter == row.request.adapter
+            and each.tokens[:length] == row.tokens[:length]
+            for each in self._prefilling
+        )
 
     def _same_prompt(self, row: _Row) -> _Prefill | None:
         """A prompt that is being read and that `row` continues too."""
@@ -316,23 +368,11 @@ class BatchingEngine:
 
     # ----
 
-    def _read_source(self, request: Request) -> list[CrossKeyValues]:
-        """Of an encoder-decoder: the cross-attention's keys and values for the source text."""
-        model = cast(EncoderDecoder, self._model if self._variants is None else self._variants[request.adapter])
-        source = torch.tensor([list(request.prompt_ids)], device=self.cache.device)
-        with batch_invariance(model):
-            return model.new_cache(source, 1).layer_cross_key_values
-
-    def _decoder_tokens(self, request: Request) -> list[int]:
-        """The tokens that the decoder reads first."""
-        model = self._model
-        return list(model.config.decoder_prefix if isinstance(model, EncoderDecoder) else request.prompt_ids)
-
     def _sample(self, running: _Row, logits: Tensor) -> StepOutput:
         """The next token of one request. A fault in its logits ends this request alone."""
         request = running.request
         try:
-            token = running.sampler.next(logits)
+            token = running.text.sampler.next(logits)
         except InvalidLogitsError as fault:
             return StepOutput(request, None, "error", error=fault)
         if token in request.stop_ids:
@@ -340,7 +380,7 @@ class BatchingEngine:
         request.tokens.append(token)
         running.tokens.append(token)
         full = len(request.tokens) >= running.limit
-        output = StepOutput(request, token, "stop" if running.sampler.complete else "length" if full else None)
+        output = StepOutput(request, token, "stop" if running.text.sampler.complete else "length" if full else None)
         if request.logprobs is None:
             return output
         logprobs = log_probabilities(logits)
@@ -350,49 +390,3 @@ class BatchingEngine:
 def _cached(row: _Row) -> CachedSequence:
     assert row.sequence is not None
     return row.sequence
-
-
-def generate_texts(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    *,
-    max_tokens: int = 128,
-    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
-) -> list[str]:
-    """`generate_text` for many texts, in batches: continuations, or translations and summaries of an encoder-decoder.
-
-    >>> generate_texts(model, tokenizer, ["Save changes", "Password"], sampling=GREEDY)
-    """
-    model = require_generative(model)
-    prompts = [encode_prompt(model, tokenizer, text) for text in texts]
-    answers = generate_many(model, prompts, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids)
-    return [
-        StreamDetokenizer(tokenizer, continued_ids(model, prompt)).decode_all(answer)
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-
-
-def generate_many(
-    model: GenerativeModel,
-    prompts: Iterable[Sequence[int]],
-    *,
-    max_tokens: int,
-    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
-    stop_ids: Collection[int] = (),
-    max_batch: int = 8,
-) -> list[list[int]]:
-    """The tokens that follow each prompt, generated in one batch; with a seed, prompt i is sampled with seed + i.
-
-    >>> generate_many(model, [tokenizer.encode(text) for text in prompts], max_tokens=50)
-    """
-    engine = BatchingEngine(model, max_batch=max_batch)
-    requests = []
-    for index, prompt in enumerate(prompts):
-        requests.append(Request(prompt, max_tokens, sampling.numbered(index), stop_ids))
-        engine.submit(requests[-1])
-    while engine.busy:
-        for output in engine.step():
-            if output.error is not None:
-                raise output.error
-    return [request.tokens for request in requests]

@@ -137,7 +137,7 @@ class GrammarCompiler:
     def lark(self, grammar: str) -> Grammar:
         """Texts of a context-free grammar: in llguidance's variant of Lark's syntax, in which `%json {...}` embeds a JSON
         schema, or in GBNF, llama.cpp's."""
-        from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+        from llguidance.gbnf_to_lark import any_to_lark
 
         for embedded in re.finditer(r"%json\s*(?=\{)", grammar):
             with contextlib.suppress(ValueError, RecursionError):  # llguidance says what is wrong
@@ -147,7 +147,7 @@ class GrammarCompiler:
             raise UserError(f"the grammar has {joined} intersections (&), expected at most {MAX_INTERSECTED}")
         try:
             lark = any_to_lark(grammar)
-        except (GbnfToLarkError, ValueError, LookupError, RecursionError) as error:
+        except Exception as error:  # the library raises Exception itself
             raise UserError(f"the grammar is not GBNF: {_one_line(str(error))}") from None
         return self._compile("lark", lark)
 

@@ -17,6 +17,7 @@ from groundup.generate.native.decode_step import step_in_c
 from groundup.generate.sampling import SamplingParams
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.model import Decoder, Encoder, EncoderDecoder, KVCache, StaticKVCache
+from groundup.model.attention import CrossKeyValues
 from groundup.model.encoder_decoder import CrossAttentionCache
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -110,6 +111,21 @@ def start_decoding(
         with batch_invariance(model):
             return model.new_cache(source, max_tokens + len(prefix) - 1), list(prefix)
     return model.new_cache(1, len(prompt_ids) + max_tokens), list(prompt_ids)
+
+
+def decoder_ids(model: nn.Module, prompt_ids: Sequence[int]) -> list[int]:
+    """The tokens that the decoder reads first: the prompt; of an encoder-decoder, its start token."""
+    return list(model.config.decoder_prefix if isinstance(model, EncoderDecoder) else prompt_ids)
+
+
+@torch.inference_mode()
+def cross_key_values(model: nn.Module, prompt_ids: Sequence[int]) -> list[CrossKeyValues]:
+    """Of an encoder-decoder: the cross-attention's keys and values for a source text; none of a decoder."""
+    if not isinstance(model, EncoderDecoder):
+        return []
+    source = torch.tensor([list(prompt_ids)], device=next(model.parameters()).device)
+    with batch_invariance(model):
+        return model.new_cache(source, 1).layer_cross_key_values
 
 
 def continued_ids(model: nn.Module, prompt_ids: Sequence[int]) -> Sequence[int]:

@@ -171,7 +171,7 @@ class PagedBatch:
     """A `groundup.model.KVCache` of some sequences of a paged cache, for one forward pass."""
 
     def __init__(self, cache: PagedKVCache, sequences: Sequence[CachedSequence]):
-        self._cache, self._sequences = cache, list(sequences)
+        self._cache, self.sequences = cache, list(sequences)
         self._lengths = [each.length for each in sequences]
         self.length = max(self._lengths)
         self._positions: Int[Tensor, "B T"] = torch.empty(0)
@@ -183,7 +183,7 @@ class PagedBatch:
         starts = torch.tensor(self._lengths, device=device)
         positions = starts[:, None] + torch.arange(num_tokens, device=device)
         num_pages = self._cache.pool.pages_for(self.length + num_tokens)
-        rows = [each.pages[:num_pages] for each in self._sequences]
+        rows = [each.pages[:num_pages] for each in self.sequences]
         self._table = torch.tensor([[*row, *[NULL_PAGE] * (num_pages - len(row))] for row in rows], device=device)
         self._slots = self._table.gather(1, positions // PAGE_SIZE), positions % PAGE_SIZE
         self._positions = positions[0] if len(rows) == 1 else positions
@@ -195,11 +195,11 @@ class PagedBatch:
         if cache.form is not StaticKVCache:
             return None
         strides = tuple(cache.keys.stride(dim) for dim in (0, 1, 3, 2))
-        tables = [each.pages for each in self._sequences]
+        tables = [each.pages for each in self.sequences]
         return KeyPages(cache, cache.keys, cache.values, PAGE_SIZE, strides, tables, list(self._lengths))  # type: ignore[arg-type]
 
     def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
-        if len(self._sequences) == 1:
+        if len(self.sequences) == 1:
             return build_mask(num_tokens, self.length + num_tokens, self._cache.device, causal=True, window=window)
         keys = torch.arange(self.length + num_tokens, device=self._cache.device)
         queries = self._positions[:, None, :, None]
@@ -235,7 +235,7 @@ class PagedBatch:
         return self._cache.form.decode(found[:, :length].transpose(1, 2), like.dtype)
 
     def states(self, layer: int) -> LayerStates:
-        rows = [each.layer_states.get(layer) for each in self._sequences]
+        rows = [each.layer_states.get(layer) for each in self.sequences]
         if rows[0] is None:
             return None, None
         if len(rows) == 1:
@@ -243,15 +243,15 @@ class PagedBatch:
         return torch.cat([row[0] for row in rows if row]), torch.cat([row[1] for row in rows if row])
 
     def keep_states(self, layer: int, states: tuple[Tensor, Tensor]) -> None:
-        for row, sequence in enumerate(self._sequences):
+        for row, sequence in enumerate(self.sequences):
             sequence.layer_states[layer] = states[0][row : row + 1], states[1][row : row + 1]
 
     @property
     def layer_cross_key_values(self) -> list[CrossKeyValues]:
-        return self._cache.cross_key_values(self._sequences)
+        return self._cache.cross_key_values(self.sequences)
 
     def advance(self, num_tokens: int) -> None:
-        for sequence in self._sequences:
+        for sequence in self.sequences:
             sequence.length += num_tokens
 
 

@@ -1,6 +1,6 @@
 """Completions of many texts in one batch: several samples each, stop strings, log-probabilities; a fault ends one text alone."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -11,6 +11,7 @@ from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import GenerativeModel, continued_ids, encode_prompt, require_generative
 from groundup.generate.request import Request, StepOutput
 from groundup.generate.sampling import SamplingParams
+from groundup.generate.speculative_decoding import Proposer
 from groundup.tokenizer import Tokenizer
 
 
@@ -41,6 +42,53 @@ class TextCompletion:
         return sum(logprob for logprob, _ in self.logprobs) / max(len(self.logprobs), 1)
 
 
+def generate_texts(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 128,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
+) -> list[str]:
+    """`generate_text` for many texts, in batches: continuations, or translations and summaries of an encoder-decoder.
+
+    >>> generate_texts(model, tokenizer, ["Save changes", "Password"], sampling=GREEDY)
+    """
+    model = require_generative(model)
+    prompts = [encode_prompt(model, tokenizer, text) for text in texts]
+    answers = generate_many(model, prompts, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids)
+    return [
+        StreamDetokenizer(tokenizer, continued_ids(model, prompt)).decode_all(answer)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def generate_many(
+    model: GenerativeModel,
+    prompts: Iterable[Sequence[int]],
+    *,
+    max_tokens: int,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
+    stop_ids: Collection[int] = (),
+    max_batch: int = 8,
+    proposer: Proposer | None = None,
+) -> list[list[int]]:
+    """The tokens that follow each prompt, generated in one batch; with a seed, prompt i is sampled with seed + i.
+
+    >>> generate_many(model, [tokenizer.encode(text) for text in prompts], max_tokens=50)
+    """
+    engine = BatchingEngine(model, max_batch=max_batch, proposer=proposer)
+    requests = []
+    for index, prompt in enumerate(prompts):
+        requests.append(Request(prompt, max_tokens, sampling.numbered(index), stop_ids))
+        engine.submit(requests[-1])
+    while engine.busy:
+        for output in engine.step():
+            if output.error is not None:
+                raise output.error
+    return [request.tokens for request in requests]
+
+
 def complete_texts(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -53,6 +101,7 @@ def complete_texts(
     stop: Sequence[str] = (),
     logprobs: int | None = None,
     max_batch: int = 8,
+    proposer: Proposer | None = None,
 ) -> Iterator[list[TextCompletion]]:
     """The `n` answers to each text, in the order of `texts`, each text as soon as those before it are complete.
 
@@ -63,6 +112,7 @@ def complete_texts(
         best_of: samples of a text, of which the `n` with the highest log-probability per token are returned.
         stop: strings at which an answer ends; they are no part of it.
         logprobs: also the log-probability of each token and of this many most likely tokens.
+        proposer: guesses tokens (speculative decoding); its counts tell how well.
 
     Raises UserError for an encoder. A text that is too long or empty is an answer with an error.
 
@@ -71,7 +121,7 @@ def complete_texts(
     """
     model = require_generative(model)
     samples = max(n, best_of or n)
-    engine = BatchingEngine(model, max_batch=max_batch)
+    engine = BatchingEngine(model, max_batch=max_batch, proposer=proposer)
     counted = 0 if logprobs is None and best_of is not None else logprobs
     open_texts: dict[int, list[_Answer]] = {}
     source, complete, number = iter(texts), 0, 0
@@ -90,6 +140,8 @@ def complete_texts(
             number += 1
         by_request = {answer.request: answer for answers in open_texts.values() for answer in answers}
         for output in engine.step() if engine.busy else ():
+            if by_request[output.request].completion.finish_reason:  # tokens of the same step after a stop string
+                continue
             if by_request[output.request].add(output):
                 engine.cancel(output.request)  # the engine does not know stop strings
         while complete in open_texts and all(answer.completion.finish_reason for answer in open_texts[complete]):

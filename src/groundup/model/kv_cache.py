@@ -159,9 +159,3 @@ class StaticKVCache:
         """Keep the sequences with these indices, in this order, some more than once: the survivors of a beam search."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.layer_states = {layer: (first[rows], second[rows]) for layer, (first, second) in self.layer_states.items()}
-
-    def truncate(self, length: int) -> None:
-        """Drop all but the first `length` tokens, such as the rejected ones of speculative decoding."""
-        if self.layer_states:
-            raise UserError(f"cache: {self.length} tokens cut to {length}, but a state cannot forget single tokens")
-        self.length = length

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from groundup.artifacts.errors import UserError
 from groundup.generate import BatchingEngine
 from groundup.generate.generation import GenerativeModel
+from groundup.generate.speculative_decoding import Proposer
 from groundup.interop.adapters import AdapterModels
 from groundup.model import Encoder
 from groundup.serve.api_error import ApiError
@@ -34,6 +35,9 @@ from groundup.serve.request_log import RequestLog, RequestRecords
 from groundup.serve.served_model import ServedModel
 from groundup.tokenizer import Tokenizer
 
+MAX_BATCH = 32
+"""Requests that generate at the same time."""
+
 
 def create_app(
     model: GenerativeModel | Encoder,
@@ -46,12 +50,13 @@ def create_app(
     cors_origins: Collection[str] = (),
     log: RequestLog | None = None,
     hosts: Collection[str] | None = None,
-    max_batch: int = 32,
+    max_batch: int = MAX_BATCH,
     max_waiting: int = 128,
     max_tokens: int | None = None,
     max_body: int = 1_000_000,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
     cache_memory: int | None = None,
+    proposer: Proposer | None = None,
     starters: Mapping[str, Sequence[str]] | None = None,
 ) -> Starlette:
     """An OpenAI-compatible server of one model, with a chat page, for any ASGI server.
@@ -73,6 +78,7 @@ def create_app(
         max_body: maximum request size in bytes.
         adapters: by name, the model with an adapter (`with_adapter`) and its tokenizer; a request names one as its model.
         cache_memory: bytes for keys and values; None: what requests need, up to half of the free memory.
+        proposer: guesses tokens (speculative decoding): the same answers in fewer passes while few requests run.
         starters: by name of a model, messages that the page offers (`conversation_starters`).
 
     Raises UserError for an empty key.
@@ -82,10 +88,14 @@ def create_app(
     served = {name: (model, tokenizer), **(adapters or {})}
     variants = AdapterModels(model.eval(), {each: network.eval() for each, (network, _) in (adapters or {}).items()})
     engine = BatchingEngine(
-        model, max_batch=max_batch, cache_memory=cache_memory, variants=variants if adapters else None
+        model,
+        max_batch=max_batch,
+        cache_memory=cache_memory,
+        variants=variants if adapters else None,
+        proposer=proposer,
     )
     thread = EngineThread(engine, max_waiting=max_waiting)
-    metrics = ServerMetrics(lambda: thread.running, lambda: thread.waiting, lambda: thread.pages)
+    metrics = ServerMetrics(lambda: thread.running, lambda: thread.waiting, lambda: thread.pages, proposer)
     models = [
         ServedModel(
             model=network,

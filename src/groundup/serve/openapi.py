@@ -91,8 +91,9 @@ def _operation(operation: Operation, has_key: bool) -> dict[str, Any]:
     else:
         content = {"application/json": {"schema": {"$ref": REF.format(model=operation.answer)}}}
     if operation.events:
+        # without a type: some read it as that of the body, some as that of an event
         events = {"description": f"Events whose data is a {operation.events}; `stream`: true."}
-        content["text/event-stream"] = {"schema": {"type": "string", **events}}
+        content["text/event-stream"] = {"schema": events}
     codes = ["400", "404", "408", "413", "415", "421", "429", "500", "503"] if operation.body else ["404", "421"]
     error = {"application/json": {"schema": {"$ref": REF.format(model="Error")}}}
     responses = {"200": {"description": "The answer", "content": content}}

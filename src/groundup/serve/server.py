@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.http_server import bind_socket
 from groundup.generate.generation import GenerativeModel
+from groundup.generate.speculative_decoding import Proposer
 from groundup.model import Encoder
 from groundup.model.serialization import weight_dtype
 from groundup.serve.api_keys import ApiKeys
@@ -43,6 +44,7 @@ def serve(
     certificate: tuple[Path, Path] | None = None,
     adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
     cache_memory: int | None = None,
+    proposer: Proposer | None = None,
     starters: Mapping[str, Sequence[str]] | None = None,
     allowed_hosts: Collection[str] = (),
 ) -> None:
@@ -55,7 +57,7 @@ def serve(
         name: model name in requests and responses.
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
-        aliases, api_key, limits, cors_origins, log, adapters, cache_memory, starters: see `create_app`.
+        aliases, api_key, limits, cors_origins, log, adapters, cache_memory, proposer, starters: see `create_app`.
         certificate: files of a certificate chain and its key, both PEM, for HTTPS; None: HTTP.
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
 
@@ -69,7 +71,8 @@ def serve(
         hosts = {"localhost", socket.gethostname().lower(), host.lower(), *allowed_hosts} if api_key is None else None
         app = create_app(
             model, tokenizer, name=name, aliases=aliases, api_key=api_key, limits=limits, cors_origins=cors_origins,
-            log=log, hosts=hosts, adapters=adapters, cache_memory=cache_memory, starters=starters,
+            log=log, hosts=hosts, adapters=adapters, cache_memory=cache_memory, proposer=proposer,
+            starters=starters,
         )  # fmt: skip
         url_host = f"[{host}]" if ":" in host else host
         address = f"{'http' if certificate is None else 'https'}://{url_host}:{listener.getsockname()[1]}"

@@ -5,6 +5,7 @@ and models with adapters or hooks, run module by module: `next_token_logits` in 
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -176,19 +177,17 @@ class DecoderStep:
         self.kept.append(x)
         return x.data_ptr()
 
-    def run(self, tokens: Int[Tensor, "B T"], pages: KeyPages, wanted: int) -> Float[Tensor, "wanted V"]:
-        """Logits, in float32, as of `step_in_c`; keys and values are written to the pages."""
+    def run(self, rows: Int[Tensor, "3 R"], pages: KeyPages, wanted: int) -> Float[Tensor, "wanted V"]:
+        """Logits, in float32, of the last `wanted` rows; keys and values are written to the pages.
+
+        rows: tokens, their positions, and which of the sequences they belong to.
+        """
         library = native_library()
         assert library is not None
-        batch, length = tokens.shape
-        sequences = torch.arange(batch)[:, None].expand(batch, length)
-        positions = torch.tensor(pages.lengths)[:, None] + torch.arange(length)
-        # rows of which logits are wanted come last
-        rows = [torch.cat([each[:, :-1].reshape(-1), each[:, -1]]) for each in (tokens, positions, sequences)]
         width = max(map(len, pages.tables))
         tables = torch.tensor([[*table, *[0] * (width - len(table))] for table in pages.tables])
         given = StepInput(
-            tokens.numel(), torch.get_num_threads(), pages.keys.dtype is torch.float32, pages.size, width, *pages.strides,
+            rows.shape[1], torch.get_num_threads(), pages.keys.dtype is torch.float32, pages.size, width, *pages.strides,
             *(each.data_ptr() for each in (*rows, tables, pages.keys, pages.values)),
         )  # fmt: skip
         logits = torch.empty(wanted, self.weights.head.rows)
@@ -213,19 +212,57 @@ def step_in_c(
     None where the C code does not know the model or the cache, or where the tokens are too many.
     """
     pages = cache.pages(tokens.shape[1]) if isinstance(cache, StaticKVCache | PagedBatch) else None
-    if pages is None or tokens.numel() > max_rows or native_library() is None:
+    if pages is None or tokens.numel() > max_rows or (step := _step_of(model, pages)) is None:
+        return None
+    check_tokens(tokens, step.config, max(pages.lengths))
+    batch, length = tokens.shape
+    _check_room([length] * batch, pages)
+    positions = torch.tensor(pages.lengths)[:, None] + torch.arange(length)
+    rows = torch.stack([tokens, positions, torch.arange(batch)[:, None].expand(batch, length)])
+    # rows of which logits are wanted come last
+    logits = step.run(torch.cat([rows[:, :, :-1].flatten(1), rows[:, :, -1]], dim=1), pages, last or batch)
+    cache.advance(length)
+    return logits
+
+
+def ragged_step_in_c(
+    model: nn.Module, tokens: Sequence[Sequence[int]], cache: PagedBatch, wanted: Sequence[int], max_rows: int
+) -> Float[Tensor, "wanted V"] | None:
+    """`step_in_c` of rows with a number of tokens each. Logits after the last `wanted[i]` tokens of row i, row after row.
+
+    max_rows: tokens in one call of the C code; more are read in several.
+    """
+    pages = cache.pages(0)
+    if pages is None or (step := _step_of(model, pages)) is None:
+        return None
+    for row, length in zip(tokens, pages.lengths, strict=True):
+        check_tokens(torch.tensor([row]), step.config, length)
+    _check_room(list(map(len, tokens)), pages)
+    rows = torch.tensor([
+        (token, length + place, index, place >= len(row) - wanted[index])
+        for index, (row, length) in enumerate(zip(tokens, pages.lengths, strict=True))
+        for place, token in enumerate(row)
+    ])  # fmt: skip
+    parts = []
+    for part in rows.split(max_rows):
+        is_wanted = part[:, 3].bool()
+        ordered = torch.cat([part[~is_wanted], part[is_wanted]])[:, :3].T.contiguous()
+        count = int(is_wanted.sum())
+        parts.append(step.run(ordered, pages, max(count, 1))[max(count, 1) - count :])
+    for sequence, row in zip(cache.sequences, tokens, strict=True):
+        sequence.length += len(row)
+    return torch.cat(parts)
+
+
+def _step_of(model: nn.Module, pages: KeyPages) -> DecoderStep | None:
+    """The weights of a model, where the C code knows them and the cache."""
+    if native_library() is None:
         return None
     found = _checked.get(pages.owner)
     if found is None or found[0] is not model:
         found = _checked[pages.owner] = (model, find_step(model))
     step = found[1]
-    if step is None or pages.keys.dtype not in FLOAT_KINDS or pages.keys.device.type != "cpu":
-        return None
-    check_tokens(tokens, step.config, max(pages.lengths))
-    _check_room(tokens, pages)
-    logits = step.run(tokens, pages, last or len(tokens))
-    cache.advance(tokens.shape[1])
-    return logits
+    return None if pages.keys.dtype not in FLOAT_KINDS or pages.keys.device.type != "cpu" else step
 
 
 def find_step(model: nn.Module) -> DecoderStep | None:
@@ -251,14 +288,14 @@ def _is_altered(module: nn.Module) -> bool:
     )
 
 
-def _check_room(tokens: Int[Tensor, "B T"], pages: KeyPages) -> None:
-    """Raises UserError unless the pages are those of the rows of `tokens` and have room for them: C checks no addresses."""
-    if len(tokens) != len(pages.tables):
-        raise UserError(f"tokens of {len(tokens)} sequences with a cache of {len(pages.tables)}, expected as many")
-    for table, length in zip(pages.tables, pages.lengths, strict=True):
-        if length + tokens.shape[1] > len(table) * pages.size:
+def _check_room(num_tokens: Sequence[int], pages: KeyPages) -> None:
+    """Raises UserError unless the pages are those of rows with so many tokens and have room for them: C checks no addresses."""
+    if len(num_tokens) != len(pages.tables):
+        raise UserError(f"tokens of {len(num_tokens)} sequences with a cache of {len(pages.tables)}, expected as many")
+    for count, table, length in zip(num_tokens, pages.tables, pages.lengths, strict=True):
+        if length + count > len(table) * pages.size:
             raise UserError(
-                f"cache: {length + tokens.shape[1]} tokens in {len(table)} pages of {pages.size}",
+                f"cache: {length + count} tokens in {len(table)} pages of {pages.size}",
                 hint="PagedKVCache.reserve(sequence, num_tokens)",
             )
 
