@@ -107,8 +107,29 @@ def plan(
     if pdf is not None:
         from groundup.report.plan_document import write_plan_pdf
 
+        if derived.recipe.train is not None:
+            summary["blueprint"] = _blueprint_facts(loaded, derived, machine, summary["stage_seconds"])
         write_plan_pdf(summary, pdf)
         _log(f"wrote {pdf}")
+
+
+def _blueprint_facts(loaded: Any, derived: Any, machine: Any, stage_seconds: dict[str, float] | None) -> dict[str, Any]:
+    """Facts of the blueprint, with the sizes of the files on this machine."""
+    from groundup.data.dedup_estimate import estimate_file_bytes
+    from groundup.report.blueprint.blueprint_facts import blueprint_facts
+
+    def place(spec: Any) -> str:
+        package = f"{spec.package.name} {spec.package.version}, " if spec.package else ""
+        return f"{package}{spec.path or spec.url or ''}"
+
+    sources = [
+        {"name": spec.name, "kind": spec.kind, "place": place(spec), "bytes": estimate_file_bytes(spec, machine)}
+        for spec in (loaded.data.sources if loaded.data else ())
+    ]
+    tuning = loaded.finetune
+    sizes = [estimate_file_bytes(spec, machine) for spec in (*tuning.conversations, *tuning.examples)] if tuning else []
+    examples = None if None in sizes or not sizes else sum(size or 0.0 for size in sizes)
+    return blueprint_facts(loaded, derived, sources, stage_seconds, conversation_bytes=examples)
 
 
 def _show_history(recipe: Path | None, runs: Path, *, history: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Plan of a recipe as a PDF document: model, training, memory, time and cost."""
+"""Plan of a recipe as a PDF document, the blueprint: cover page and sections."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,15 @@ from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.plan.plan_table import format_flops
 from groundup.report import formatting
-from groundup.report.elements import Cell, figure, key_values, paragraph, section, strong
+from groundup.report.elements import Cell
 from groundup.report.sections.cover_page import describe_model
-from groundup.report.sections.pretraining_section import parameter_table
-
-MEMORY_PARTS = {
-    "weights": "weights",
-    "gradients": "gradients",
-    "optimizer": "optimizer state",
-    "unsharded": "unsharded weight copies",
-    "activations": "activations",
-    "logits": "logits",
-}
 
 
 def write_plan_pdf(plan: dict[str, Any], pdf: Path) -> None:
-    """Write `Plan.summary()` as a PDF. Raises UserError for a recipe without [train] or an unwritable file."""
+    """Write `Plan.summary()` with its `blueprint_facts` as a PDF.
+
+    Raises UserError for a recipe without [train] or an unwritable file.
+    """
     if "train" not in plan:
         raise UserError(f"{plan['name']}: the recipe has no [train] section to plan", hint="add [train]")
     from groundup.report.pdf_report import render_pdf
@@ -35,120 +28,60 @@ def write_plan_pdf(plan: dict[str, Any], pdf: Path) -> None:
 
 
 def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
-    """The report document of a plan."""
-    model, train, budget = plan["model"], plan["train"], plan["budget"]
+    """The report document of a plan with the key `blueprint`."""
+    from groundup.report.blueprint import decision_sections, design_sections, resource_sections
+
+    sections = [
+        design_sections.goal_section(plan),
+        design_sections.model_section(plan),
+        design_sections.data_section(plan),
+        design_sections.tokenizer_section(plan),
+        design_sections.scaling_section(plan),
+        design_sections.training_section(plan),
+        resource_sections.memory_section(plan),
+        resource_sections.time_section(plan),
+        resource_sections.cost_section(plan),
+        resource_sections.risk_section(plan),
+        decision_sections.alternatives_section(plan),
+        decision_sections.evaluation_section(plan),
+        decision_sections.deployment_section(plan),
+        *decision_sections.recipe_and_commands(plan),
+    ]
+    return {"cover": _cover(plan), "sections": [each for each in sections if each is not None]}
+
+
+def _cover(plan: dict[str, Any]) -> dict[str, Any]:
+    from groundup.report.blueprint.design_sections import goal_phrase
+
+    model, train, budget, facts = plan["model"], plan["train"], plan["budget"], plan["blueprint"]
+    cost, loss = facts["cost"], facts["loss"]
     description = describe_model(model)
+    money = f"{cost['total']:,.0f}" if cost["total"] >= 1 else f"{cost['total']:.2g}"
     numbers = [
         (formatting.short_count(plan["parameters"]["total"]), "parameters"),
         (formatting.short_count(train["tokens"]), "training tokens"),
-        (formatting.duration(3600 * plan["hours"]), "pretraining time"),
+        (formatting.duration(3600 * facts["hours"]), "all stages"),
+        (money, f"{cost['currency']}, expected"),
     ]
-    if plan["cost"] is not None:
-        numbers.append((f"{plan['cost']:,.0f}", f"cost at {budget['price_per_hour']:g} per device hour"))
-    else:
-        numbers.append((formatting.byte_size(plan["memory"]["total"]), "memory per device"))
+    missing = facts["tokens_missing"]
     card: list[tuple[str, Cell]] = [
-        ("Model", description[0].upper() + description[1:]),
-        ("Context", f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}"),
-        ("Training", f"{formatting.count(train['tokens'])} tokens in {formatting.pluralize(train['steps'], 'step')}"),
-        ("Hardware", f"{budget['devices']:,} × {budget['hardware']}"),
-        ("Compute", f"{format_flops(plan['total_flops'])}, {_time(plan)}"),
-    ]
-    if plan["cost"] is not None:
-        price = f"{plan['cost']:,.0f} at {budget['price_per_hour']:g} per device hour"
-        card.append(("Cost", price))
+        ("Model", f"{description[0].upper()}{description[1:]}; context of {model['context_length']:,} tokens"),
+        ("Hardware", f"{budget['devices']:,} × {facts['device']['label'] or budget['hardware']}; "
+                     f"{formatting.byte_size(plan['memory']['total'])} of {formatting.byte_size(facts['device']['memory_bytes'])} each"),
+        ("Compute", f"{format_flops(plan['total_flops'])}"),
+        ("Time", f"{formatting.duration(3600 * facts['hours_range'][0])} to {formatting.duration(3600 * facts['hours_range'][1])}"),
+        ("Cost", f"{cost['low']:,.2f} to {cost['high']:,.2f} {cost['currency']}; {formatting.three_digits(cost['energy_kwh'])} kWh, {formatting.three_digits(cost['co2_kg'])} kg of CO₂"),
+        ("Loss", f"{loss['loss']:.2f} nats per token, {loss['low']:.2f} to {loss['high']:.2f}, by published scaling laws"),
+        ("Text", f"{formatting.count(missing)} tokens are missing" if missing else "enough"),
+    ]  # fmt: skip
     return {
-        "cover": {
-            "kind": "groundup · plan",
-            "title": plan["name"],
-            "subtitle": "Estimates before training",
-            "author": None,
-            "numbers": [{"value": value, "label": label} for value, label in numbers],
-            "card": [[name, [value]] for name, value in card],
-            "sample": None,
-            "colophon": "Computed from the recipe alone. The time covers pretraining at a typical model FLOPs "
-            "utilization (MFU), without other stages.",
-        },
-        "sections": [_model(plan), _training(plan), _memory(plan)],
+        "kind": "groundup · blueprint",
+        "title": plan["name"],
+        "subtitle": f"Plan of {goal_phrase(plan)}",
+        "author": None,
+        "numbers": [{"value": value, "label": label} for value, label in numbers],
+        "card": [[name, [value]] for name, value in card],
+        "sample": None,
+        "colophon": "Computed from the recipe, before a step was trained. Estimates have the ranges that are stated with them; "
+        "after the run, its report sets this plan beside the outcome.",
     }
-
-
-def _time(plan: dict[str, Any]) -> str:
-    devices = plan["budget"]["devices"]
-    device_time = formatting.duration(3600 * plan["hours"] * devices)
-    return formatting.duration(3600 * plan["hours"]) + (f" ({device_time} of device time)" if devices > 1 else "")
-
-
-def _model(plan: dict[str, Any]) -> dict[str, Any]:
-    model, parameters = plan["model"], plan["parameters"]
-    knobs: list[tuple[str, Cell]] = [
-        ("Feed-forward", f"{model['feed_forward']}, intermediate size {model['intermediate_size']:,}"),
-        ("Attention", f"head dimension {model['head_dim']}, {model['position_embedding']} position embedding"),
-        ("Norm", f"{model['norm']}{', also on queries and keys' if model.get('qk_norm') else ''}"),
-        ("Output head", "tied to the token embedding" if model.get("tie_embeddings") else "separate weights"),
-    ]
-    return section(
-        "Model",
-        [
-            paragraph("A ", strong(describe_model(model)), f", with a context of {model['context_length']:,} tokens."),
-            parameter_table(parameters, parameters["total"], "Parameters by part."),
-            key_values(knobs),
-        ],
-    )
-
-
-def _training(plan: dict[str, Any]) -> dict[str, Any]:
-    train = plan["train"]
-    ratio = plan["tokens_per_parameter"]
-    comparison = (
-        "fewer than the compute-optimal 20" if ratio < 15
-        else "about the compute-optimal 20" if ratio < 30
-        else "more than the compute-optimal 20, for a smaller model with cheaper inference"
-    )  # fmt: skip
-    rows: list[tuple[str, Cell]] = [
-        ("Steps", f"{train['steps']:,}, each of {train['batch_tokens']:,} tokens"),
-        ("Sequences", f"{train['sequence_length']:,} tokens"),
-        ("Optimizer", train["optimizer"]),
-        (
-            "Learning rate",
-            f"{train['learning_rate']:g} after {formatting.pluralize(train['warmup_steps'], 'step')} of warm-up",
-        ),
-        ("Schedule", f"{train['lr_schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}%"),
-        ("Precision", train["precision"]),
-    ]
-    return section(
-        "Training",
-        [
-            paragraph(
-                f"Training uses {formatting.count(train['tokens'])} tokens, {formatting.three_digits(ratio)} per parameter: "
-                f"{comparison} (Hoffmann et al. 2022)."
-            ),
-            key_values(rows),
-        ],
-    )
-
-
-def _memory(plan: dict[str, Any]) -> dict[str, Any]:
-    from groundup.report import training_plots
-
-    memory, layout, budget = plan["memory"], plan["layout"], plan["budget"]
-    bars = [(label, memory[part] / 1e9, None) for part, label in MEMORY_PARTS.items()]
-    return section(
-        "Memory and parallel layout",
-        [
-            paragraph(
-                f"Each of {formatting.pluralize(layout['devices'], 'device')} ({budget['hardware']}) needs "
-                f"{formatting.byte_size(memory['total'])}, with the weights "
-                + (f"sharded over {layout['shards']} devices" if layout["shards"] > 1 else "replicated on each device")
-                + f", a micro-batch of {formatting.pluralize(layout['micro_batch'], 'sequence')}, and activations "
-                + ("recomputed in" if layout["activation_checkpointing"] != "none" else "stored for")
-                + " the backward pass."
-            ),
-            figure(
-                "memory",
-                training_plots.plot_bars(bars, "GB per device"),
-                "Peak memory of a device in a training step.",
-                "Bars: " + ", ".join(f"{label} {formatting.byte_size(value * 1e9)}" for label, value, _ in bars),
-            ),
-        ],
-    )

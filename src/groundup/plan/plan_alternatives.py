@@ -1,0 +1,115 @@
+"""Other plans beside one: half and double the budget, and the same training on other hardware."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.plan.derive import SECONDS_PER_HOUR, Plan, derive, require_derived
+from groundup.plan.hardware import DEVICES
+from groundup.plan.run_cost import DATA_CENTRE_KINDS, load_prices, run_cost
+from groundup.recipe import ModelConfig, Recipe
+
+MAX_DEVICES_FACTOR = 64
+"""Other hardware may need so many times the devices to hold the model."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One row of the comparison. `objection`: why it is not possible, with all figures 0."""
+
+    name: str
+    hardware: str
+    devices: int
+    parameters: float = 0.0
+    tokens: float = 0.0
+    hours: float = 0.0
+    cost: float = 0.0
+    memory_bytes: float = 0.0
+    objection: str = ""
+
+
+def budget_alternatives(
+    recipe: Recipe, plan: Plan, data_tokens: int | None, base_config: ModelConfig | None = None
+) -> list[Alternative]:
+    """Half the budget, this plan, and double: of hours where the recipe names hours, else of tokens."""
+    rows = []
+    for name, factor in (("half the budget", 0.5), ("this plan", 1.0), ("double the budget", 2.0)):
+        if factor == 1:
+            rows.append(_row(name, plan))
+            continue
+        changed = _scaled(recipe, plan, factor)
+        rows.append(_try(name, changed, data_tokens, base_config))
+    return rows
+
+
+def _scaled(recipe: Recipe, plan: Plan, factor: float) -> Recipe:
+    """The recipe with `factor` times the hours; without hours, with so many times the tokens, and knobs that follow open."""
+    assert recipe.train is not None and plan.recipe.train is not None
+    budget = recipe.budget
+    if budget.hours is not None:
+        return recipe.model_copy(update={"budget": budget.model_copy(update={"hours": budget.hours * factor})})
+    tokens = int(factor * require_derived(plan.recipe.train.tokens, "train.tokens"))
+    batch = require_derived(plan.recipe.train.batch_tokens, "train.batch_tokens")
+    update = {"tokens": tokens, "steps": max(1, tokens // batch), "batch_tokens": batch}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
+
+
+def hardware_alternatives(plan: Plan, names: tuple[str, ...] = ()) -> list[Alternative]:
+    """The same model and tokens on other devices: as many, or as many more as hold the model; the cheapest first.
+
+    `names`: default: all devices with a price; where the plan has more devices than one machine, those with a link.
+    """
+    budget = plan.recipe.budget
+    listed = load_prices()["per_hour"]
+    rows = []
+    for name in names or [name for name in listed if name in DEVICES]:
+        if name == budget.hardware or (budget.devices > 1 and DEVICES[name].kind not in DATA_CENTRE_KINDS and not names):
+            continue
+        row = _on_hardware(plan, name)
+        if not row.objection:
+            rows.append(row)
+    return sorted(rows, key=lambda row: row.cost)
+
+
+def _on_hardware(plan: Plan, name: str) -> Alternative:
+    budget, objection = plan.recipe.budget, None
+    devices = budget.devices
+    while devices <= budget.devices * MAX_DEVICES_FACTOR:
+        changed: dict[str, Any] = {"hardware": name, "devices": devices, "hours": None, "relative_speed": 1.0}
+        changed["price_per_hour"] = None
+        machine = plan.recipe.machine.model_copy(update={"devices": None, "device": "auto"})
+        other = plan.recipe.model_copy(update={"budget": budget.model_copy(update=changed), "machine": machine})
+        row = _try(DEVICES[name].label or name, other, None, None)
+        if not row.objection:
+            return row
+        objection = row.objection
+        devices *= 2
+    return Alternative(name, name, budget.devices, objection=objection or "")
+
+
+def _try(name: str, recipe: Recipe, data_tokens: int | None, base_config: ModelConfig | None) -> Alternative:
+    try:
+        return _row(name, derive(recipe, data_tokens, base_config))
+    except UserError as error:
+        return Alternative(name, recipe.budget.hardware, recipe.budget.devices, objection=error.message)
+
+
+def _row(name: str, plan: Plan) -> Alternative:
+    assert plan.parameters is not None and plan.memory is not None and plan.recipe.train is not None
+    budget, hours = plan.recipe.budget, plan.seconds / SECONDS_PER_HOUR
+    cost = run_cost(hours, budget.hardware, budget.devices, load_prices(), budget.price_per_hour)
+    tokens = require_derived(plan.recipe.train.tokens, "train.tokens")
+    return Alternative(
+        name, budget.hardware, budget.devices, plan.parameters.total, tokens, hours, cost.total,
+        plan.memory.total,
+    )  # fmt: skip
+
+
+def unique_tokens_missing(needed: float, available: float | None, max_epochs: float) -> float:
+    """New tokens that a training on `needed` tokens lacks, if text may be read `max_epochs` times.
+
+    >>> unique_tokens_missing(140e9, 2e6, 4), unique_tokens_missing(8e6, 2e6, 4)
+    (34998000000.0, 0.0)
+    """
+    return max(0.0, math.ceil(needed / max_epochs) - (available or 0.0))

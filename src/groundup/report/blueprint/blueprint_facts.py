@@ -1,0 +1,88 @@
+"""Everything that the blueprint says, computed from a plan: plain values beside those of `Plan.summary()`."""
+
+from dataclasses import asdict
+from typing import Any
+
+from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment
+from groundup.plan.derive import MAX_EPOCHS, MEMORY_FRACTION, SECONDS_PER_HOUR, Plan, require_derived, resolved_model_config
+from groundup.plan.hardware import DEVICES, device_spec
+from groundup.plan.loss_law import REPLICATION, effective_tokens, predict_published_loss
+from groundup.plan.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
+from groundup.plan.restart_estimate import estimate_restarts
+from groundup.plan.run_cost import load_prices, run_cost
+from groundup.plan.scaling_plan import isoflop_curve, other_budgets
+from groundup.plan.stage_time import BYTES_PER_TOKEN
+from groundup.plan.stage_timeline import accelerator_stage_seconds
+from groundup.plan.storage_estimate import estimate_storage
+from groundup.recipe import ModelConfig, Recipe
+
+TIME_RANGE = (0.8, 1.4)
+"""Measured time of a training over the planned one, within which nearly all lie: below, and above without the restarts."""
+MILESTONES = (0.1, 0.25, 0.5, 1.0)
+"""Fractions of the training at which the loss is compared with its prediction."""
+SERVING_DEVICES = ("rtx-4090", "h100")
+MAX_HARDWARE_ROWS = 6
+
+
+def blueprint_facts(
+    recipe: Recipe, plan: Plan, sources: list[dict[str, Any]], stage_seconds: dict[str, float] | None,
+    base_config: ModelConfig | None = None, conversation_bytes: float | None = None,
+) -> dict[str, Any]:
+    """Facts of a plan with [train], for `plan_document`.
+
+    Args:
+        recipe: as it was written; `plan`: what was derived from it.
+        sources: name, kind, place and bytes of each source of text; bytes are None where it is not on this machine.
+        stage_seconds: of stage_time.py, where its rates hold.
+    """  # fmt: skip
+    train, budget, config = plan.recipe.train, plan.recipe.budget, resolved_model_config(plan.recipe)
+    assert train is not None and plan.parameters is not None and plan.memory is not None
+    tokens, size = require_derived(train.tokens, "train.tokens"), plan.parameters.active
+    known = [source["bytes"] for source in sources]
+    text_bytes = sum(known) if known and None not in known else None
+    available = plan.data_tokens
+    read_bytes = tokens / MAX_EPOCHS * BYTES_PER_TOKEN if text_bytes is None else text_bytes
+    stages = stage_seconds or accelerator_stage_seconds(plan, read_bytes, conversation_bytes)
+    restarts = estimate_restarts(plan)
+    hours = sum(stages.values()) / SECONDS_PER_HOUR
+    prices = load_prices()
+    cost = run_cost(hours, budget.hardware, budget.devices, prices, budget.price_per_hour)
+    low, high = TIME_RANGE[0], TIME_RANGE[1] * (1 + restarts.overhead)
+    worth = effective_tokens(tokens, available) if available else tokens
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "sources": sources,
+        "tokens_missing": unique_tokens_missing(tokens, available, MAX_EPOCHS),
+        "tokens_worth": worth,
+        "max_epochs": MAX_EPOCHS,
+        "storage": (storage := asdict(estimate_storage(plan, text_bytes))) | {"total": sum(storage.values())},
+        "loss": predict_published_loss(size, worth),
+        "milestones": [(part, predict_published_loss(size, part * worth)["loss"]) for part in MILESTONES],
+        "law": REPLICATION.name,
+        "isoflop": asdict(isoflop_curve(size, tokens)),
+        "budgets": [asdict(step) for step in other_budgets(size, tokens)],
+        "device": asdict(device_spec(budget.hardware)) | {"usable": MEMORY_FRACTION},
+        "stages": stages,
+        "stages_measured": stage_seconds is not None,
+        "restarts": asdict(restarts),
+        "hours": hours,
+        "cost": asdict(cost) | {"low": cost.total * low, "high": cost.total * high, "date": prices["date"].isoformat()},
+        "hours_range": (hours * low, hours * high),
+        "alternatives": [asdict(row) for row in budget_alternatives(recipe, plan, available, base_config)],
+        "hardware": [asdict(row) for row in hardware_alternatives(plan)[:MAX_HARDWARE_ROWS]],
+        "deployments": _deployments(config, plan),
+        "cache_bytes": cache_bytes_per_text(config),
+    }  # fmt: skip
+
+
+def _deployments(config: ModelConfig, plan: Plan) -> list[dict[str, Any]]:
+    """Each format on each serving device."""
+    assert plan.parameters is not None
+    listed = load_prices()["per_hour"]
+    rows = []
+    for name in SERVING_DEVICES:
+        price = listed[name]["price"] if name in listed else None
+        for form in FORMATS:
+            found = estimate_deployment(config, plan.parameters, form, DEVICES[name], price)
+            rows.append({"device": DEVICES[name].label or name} | asdict(found))
+    return rows
