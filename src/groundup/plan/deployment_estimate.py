@@ -12,6 +12,8 @@ CACHE_BYTES = 2
 MEMORY_FRACTION = 0.9
 BANDWIDTH_FRACTION, PEAK_FRACTION = 0.7, 0.4
 """Of the data sheet that decoding and large batches reach (assumed from public measurements of serving engines)."""
+BLOCK_SECONDS = 25e-6
+"""Of a block in a step, at least: launches of its kernels (assumed)."""
 MAX_BATCH = 256
 """Texts at once, at most: more wait longer than users do."""
 
@@ -107,7 +109,7 @@ def estimate_deployment(
         touched = min(size, read * batch)  # each text may use other experts
         moving = (touched + batch * cache / 2) / (BANDWIDTH_FRACTION * device.memory_bandwidth)
         computing = 2 * parameters.active * batch / (PEAK_FRACTION * device.peak_flops)
-        return batch / max(moving, computing)
+        return batch / max(moving, computing, BLOCK_SECONDS * config.num_layers)
 
     together = tokens_per_second(users)
     cost = None if price_per_hour is None else price_per_hour / 3600 / together * 1e6

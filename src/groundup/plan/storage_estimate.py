@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 from groundup.plan.derive import Plan, require_derived, resolved_model_config
 from groundup.plan.stage_time import BYTES_PER_TOKEN
+from groundup.recipe.output_config import DEFAULT_BITS
 
 CHECKPOINT_BYTES_PER_PARAMETER = 12
 """float32 weights and the two moments of AdamW, as train/checkpoints.py writes them."""
 WEIGHT_BYTES = 4
 """Of a finished model: float32."""
-DEFAULT_BITS = 4
-"""Of a quantized model whose recipe names none."""
 SMALL_VOCABULARY = 1 << 16
 """Token ids up to this number take two bytes in token files, others four."""
 

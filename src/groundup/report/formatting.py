@@ -31,6 +31,13 @@ def _scaled(value: float, units: dict[float, str]) -> str:
     return ""
 
 
+def money(value: float) -> str:
+    """11227.4 -> "11,227"; 12.5 -> "12.50"; 0.00052 -> "0.00052"."""
+    if 0 < value < 1:
+        return f"{float(f'{value:.2g}'):f}".rstrip("0") if value >= 1e-6 else "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
 def duration(seconds: float) -> str:
     """75 -> "1 min 15 s"; days from three days up."""
     if seconds < 60:

@@ -56,12 +56,11 @@ def _cover(plan: dict[str, Any]) -> dict[str, Any]:
     model, train, budget, facts = plan["model"], plan["train"], plan["budget"], plan["blueprint"]
     cost, loss = facts["cost"], facts["loss"]
     description = describe_model(model)
-    money = f"{cost['total']:,.0f}" if cost["total"] >= 1 else f"{cost['total']:.2g}"
     numbers = [
         (formatting.short_count(plan["parameters"]["total"]), "parameters"),
         (formatting.short_count(train["tokens"]), "training tokens"),
         (formatting.duration(3600 * facts["hours"]), "all stages"),
-        (money, f"{cost['currency']}, expected"),
+        (formatting.money(cost["total"]), f"{cost['currency']}, expected"),
     ]
     missing = facts["tokens_missing"]
     card: list[tuple[str, Cell]] = [
@@ -70,8 +69,8 @@ def _cover(plan: dict[str, Any]) -> dict[str, Any]:
                      f"{formatting.byte_size(plan['memory']['total'])} of {formatting.byte_size(facts['device']['memory_bytes'])} each"),
         ("Compute", f"{format_flops(plan['total_flops'])}"),
         ("Time", f"{formatting.duration(3600 * facts['hours_range'][0])} to {formatting.duration(3600 * facts['hours_range'][1])}"),
-        ("Cost", f"{cost['low']:,.2f} to {cost['high']:,.2f} {cost['currency']}; {formatting.three_digits(cost['energy_kwh'])} kWh, {formatting.three_digits(cost['co2_kg'])} kg of CO₂"),
-        ("Loss", f"{loss['loss']:.2f} nats per token, {loss['low']:.2f} to {loss['high']:.2f}, by published scaling laws"),
+        ("Cost", f"{formatting.money(cost['low'])} to {formatting.money(cost['high'])} {cost['currency']}; {formatting.three_digits(cost['energy_kwh'])} kWh, {formatting.three_digits(cost['co2_kg'])} kg of CO₂"),
+        ("Loss", f"{loss['loss']:.2f} bits per byte of English text, {loss['low']:.2f} to {loss['high']:.2f}"),
         ("Text", f"{formatting.count(missing)} tokens are missing" if missing else "enough"),
     ]  # fmt: skip
     return {

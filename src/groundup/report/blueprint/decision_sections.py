@@ -34,8 +34,7 @@ def _alternative(row: dict[str, Any], name: str, currency: str, *, with_size: bo
         (formatting.short_count(row["parameters"]), formatting.short_count(row["tokens"])) if with_size
         else (f"{row['devices']:,}", formatting.byte_size(row["memory_bytes"]))
     )  # fmt: skip
-    cost = f"{row['cost']:,.2f}" if row["cost"] < 100 else f"{row['cost']:,.0f}"
-    return (name, *first, formatting.duration(3600 * row["hours"]), cost)
+    return (name, *first, formatting.duration(3600 * row["hours"]), formatting.money(row["cost"]))
 
 
 def evaluation_section(plan: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def deployment_section(plan: dict[str, Any]) -> dict[str, Any]:
             row["device"], row["format"]["name"],
             *(("does not fit", DASH, DASH, DASH) if not row["users"] else (
                 f"{row['users']:,}", f"{row['user_tokens_per_second']:,.0f}", formatting.short_count(row["tokens_per_second"]),
-                DASH if row["cost_per_million"] is None else f"{row['cost_per_million']:.3g}",
+                DASH if row["cost_per_million"] is None else formatting.money(row["cost_per_million"]),
             )),
         )
         for row in rows if row["format"]["name"] in ("bfloat16", "GPTQ or AWQ, 4 bits")

@@ -51,7 +51,7 @@ def goal_section(plan: dict[str, Any]) -> dict[str, Any]:
     asked: list[tuple[str, Cell]] = [
         ("Hardware", f"{budget['devices']:,} × {facts['device']['label'] or budget['hardware']}"),
         ("Time", f"{_hours(facts['hours'])}; from {_hours(facts['hours_range'][0])} to {_hours(facts['hours_range'][1])}"),
-        ("Money", f"{facts['cost']['total']:,.0f} {currency}; from {low:,.0f} to {high:,.0f}"),
+        ("Money", f"{formatting.money(facts['cost']['total'])} {currency}; from {formatting.money(low)} to {formatting.money(high)}"),
         ("Text", _text_asked(plan)),
     ]
     return section(
@@ -201,17 +201,19 @@ def scaling_section(plan: dict[str, Any]) -> dict[str, Any]:
                 "isoflop",
                 plot_isoflop(
                     curve["parameters"], curve["losses"], curve["chosen"], curve["minimum"], curve["unit"],
-                    (loss["low"], loss["high"]),
+                    curve["interval"],
                 ),
-                f"Models of the same compute ({curve['compute']:.2g} operations) by the law of {facts['law']}. The bar is the "
-                "interval of three published laws, and 8% beyond.",
+                f"Models of the same compute ({curve['compute']:.2g} operations) by the law of {facts['law']}. The bar is the interval"
+                + (" of three published laws, and 8% beyond." if facts["is_published_law"] else ": 20% either way."),
                 f"A curve with its lowest loss at {formatting.short_count(curve['minimum'][0])} parameters; the plan is at "
                 f"{formatting.short_count(curve['chosen'][0])} with {curve['chosen'][2]:.2f} {curve['unit']}.",
             ),
             paragraph(
-                "Predicted loss: ", strong(f"{loss['loss']:.2f} {curve['unit']}"), f", interval {loss['low']:.2f} to {loss['high']:.2f}. "
-                "The constants are of web text with 32,000 tokens in the vocabulary and models from 70 million parameters up: "
-                "compare plans with them; the loss on this text, the ladder tells (", code("groundup ladder"), ")."
+                "Expected loss: ", strong(f"{loss['loss']:.2f} bits per byte"), f" of held-out English text, interval {loss['low']:.2f} to "
+                f"{loss['high']:.2f}. ",
+                "The published laws are of web text and models from 44 million parameters up. " if facts["is_published_law"] else
+                "Published laws begin at 44 million parameters; this one was fitted to smaller trainings of this program. ",
+                "Compare plans with it; the loss on this text, a ladder of small models tells (", code("groundup ladder"), ")."
             ),
             table(("budget", "parameters", "tokens", "loss", "change"), budgets,
                   "What other budgets buy, at the same number of tokens per parameter."),
@@ -245,7 +247,7 @@ def training_section(plan: dict[str, Any]) -> dict[str, Any]:
             key_values(rows),
             table(
                 ("done", "step", "tokens", "loss"), milestones,
-                "Milestones: the loss, in nats per token, of a training that ends there, by the published law. On the way losses are up "
+                f"Milestones: the loss, in {facts['isoflop']['unit']}, of a training that ends there, by the law of section “Scaling”. On the way losses are up "
                 "to a tenth higher, until the learning rate has fallen.",
             ),
         ],

@@ -45,8 +45,8 @@ def memory_section(plan: dict[str, Any]) -> dict[str, Any]:
         "Memory and layout",
         [
             paragraph(
-                f"Each of {formatting.pluralize(layout['devices'], 'device')} ({device['label'] or budget['hardware']}, "
-                f"{formatting.byte_size(device['memory_bytes'])}) needs ", strong(formatting.byte_size(memory["total"])),
+                f"{'The device' if layout['devices'] == 1 else 'Each of ' + formatting.pluralize(layout['devices'], 'device')} "
+                f"({device['label'] or budget['hardware']}, {formatting.byte_size(device['memory_bytes'])}) needs ", strong(formatting.byte_size(memory["total"])),
                 " at the peak of a training step."
             ),
             figure(
@@ -119,12 +119,12 @@ def cost_section(plan: dict[str, Any]) -> dict[str, Any]:
         "Cost",
         [
             paragraph(
-                "Expected: ", strong(f"{cost['total']:,.2f} {currency}" if cost["total"] < 100 else f"{cost['total']:,.0f} {currency}"),
-                f", from {cost['low']:,.2f} to {cost['high']:,.2f}." if cost["total"] < 100 else f", from {cost['low']:,.0f} to {cost['high']:,.0f}."
+                "Expected: ", strong(f"{formatting.money(cost['total'])} {currency}"),
+                f", from {formatting.money(cost['low'])} to {formatting.money(cost['high'])}."
             ),
             figure("cost", plot_ranges(bars, currency), f"Cost of pretraining, of this plan and of others in section “Alternatives”: expected, and its range. All stages of "
                    f"this plan take {formatting.duration(3600 * hours[0])} to {formatting.duration(3600 * hours[1])}.",
-                   f"{cost['total']:,.2f} {currency}, from {cost['low']:,.2f} to {cost['high']:,.2f}."),
+                   f"{formatting.money(cost['total'])} {currency}, from {formatting.money(cost['low'])} to {formatting.money(cost['high'])}."),
             key_values(rows),
         ],
     )  # fmt: skip
@@ -155,7 +155,7 @@ def risk_section(plan: dict[str, Any]) -> dict[str, Any]:
         "Risks and restarts",
         [
             paragraph("One interruption is expected in 50,700 device hours, as in the training of Llama 3 (2024, section 3.3.4): "
-                      f"{failures:.2g} in this run."),
+                      f"{f'{failures:.2g}' if failures >= 0.01 else 'under 0.01'} in this run."),
             table(("risk", "expected", "what is done"), rows, "Risks.", align="lll"),
             key_values(knobs),
         ],
