@@ -21,7 +21,7 @@ def plot_isoflop(
         axes.plot([chosen[0]], [chosen[2]], "o", color=RUST, markersize=5.5)
         side = 1 if chosen[0] >= minimum[0] else -1
         label_point(
-            axes, f"this plan: {formatting.short_count(chosen[0])}", (chosen[0], chosen[2]), (8 * side, 8), color=RUST,
+            axes, f"this plan: {formatting.short_count(chosen[0])}", (chosen[0], interval[0]), (6 * side, 1), color=RUST,
             ha="left" if side > 0 else "right",
         )  # fmt: skip
         label_point(
