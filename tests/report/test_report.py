@@ -11,13 +11,11 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
-from groundup.plan import derive
 from groundup.recipe import load_recipe, parse_recipe
 from groundup.recipe.output_config import ReportConfig
 from groundup.report import corpus_plots, run_summary, write_report
 from groundup.report.html_report import render_html
 from groundup.report.pdf_report import render_pdf
-from groundup.report.plan_document import plan_document, write_plan_pdf
 from groundup.report.report_document import build_document
 from groundup.report.run_data import collect_run
 from groundup.report.run_summary import summarize_run
@@ -266,20 +264,6 @@ def test_summarize_run(write_run, tmp_path):
     base_only = summarize_run(write_run(tmp_path / "base", ("base", "scores")))
     assert "The city of London" in base_only
     assert "groundup chat" not in base_only
-
-
-def test_plan_pdf(tmp_path):
-    run_data = derive(load_recipe(RECIPES[-1], ["budget.price_per_hour=2.5"])).summary()
-    write_plan_pdf(run_data, tmp_path / "plan.pdf")
-    first = (tmp_path / "plan.pdf").read_bytes()
-    write_plan_pdf(run_data, tmp_path / "plan.pdf")
-    assert first.startswith(b"%PDF-")
-    assert first == (tmp_path / "plan.pdf").read_bytes()
-    assert any(
-        number["label"] == "cost at 2.5 per device hour" for number in plan_document(run_data)["cover"]["numbers"]
-    )
-    with pytest.raises(UserError, match=r"no \[train\]"):
-        write_plan_pdf({"name": "data-only"}, tmp_path / "none.pdf")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -23,11 +23,17 @@ Reading order:
     preference_defaults.py  the same of preference tuning
     derive.py             a complete recipe and its cost
     stage_time.py         seconds of each stage of a run on CPUs
+    stage_timeline.py     the same on accelerators
+    storage_estimate.py   bytes on disk of a run
+    restart_estimate.py   interruptions of a long run, and checkpoints
+    deployment_estimate.py  size, speed and price of serving
     stage_support.py      checks of a recipe against its stages
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size
     loss_law.py           loss of a model size and number of tokens, as published
     scaling_plan.py       from one of money, hours, compute, size or tokens to the others
+    expected_loss.py      loss to expect of a plan of any size
+    plan_alternatives.py  half, double, and other hardware
     prediction.py         loss prediction for a recipe
     init_examples.py      examples for the goals search and classify
     init_pairs.py         pairs for the goals translate and summarize

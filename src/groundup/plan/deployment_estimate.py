@@ -94,7 +94,11 @@ def cache_bytes_per_text(config: ModelConfig, tokens: int | None = None) -> floa
 
 
 def estimate_deployment(
-    config: ModelConfig, parameters: ParameterCounts, form: WeightFormat, device: DeviceSpec, price_per_hour: float | None
+    config: ModelConfig,
+    parameters: ParameterCounts,
+    form: WeightFormat,
+    device: DeviceSpec,
+    price_per_hour: float | None,
 ) -> Deployment:
     """Serving of a decoder on one device, by roofline: each step reads the weights once and the cache of every text, and
     multiplies 2 operations per weight and text. Texts are half full on average."""

@@ -36,6 +36,6 @@ def expected_loss(parameters: float, tokens: float, unique_tokens: float | None 
     if is_published_range(parameters, tokens):
         nats = predict_published_loss(parameters, tokens, unique_tokens)
         return {name: value / math.log(2) / WEB_BYTES_PER_TOKEN for name, value in nats.items()}
-    worth = tokens if unique_tokens is None else effective_tokens(tokens, unique_tokens)
-    loss = SMALL_LAW.loss(parameters, worth)
+    effective = tokens if unique_tokens is None else effective_tokens(tokens, unique_tokens)
+    loss = SMALL_LAW.loss(parameters, effective)
     return {"loss": loss, "low": loss * (1 - SMALL_LAW_MARGIN), "high": loss * (1 + SMALL_LAW_MARGIN)}

@@ -45,7 +45,8 @@ def budget_alternatives(
 
 def _scaled(recipe: Recipe, plan: Plan, factor: float) -> Recipe:
     """The recipe with `factor` times the hours; without hours, with so many times the tokens, and knobs that follow open."""
-    assert recipe.train is not None and plan.recipe.train is not None
+    assert recipe.train is not None
+    assert plan.recipe.train is not None
     budget = recipe.budget
     if budget.hours is not None:
         return recipe.model_copy(update={"budget": budget.model_copy(update={"hours": budget.hours * factor})})
@@ -64,7 +65,9 @@ def hardware_alternatives(plan: Plan, names: tuple[str, ...] = ()) -> list[Alter
     listed = load_prices()["per_hour"]
     rows = []
     for name in names or [name for name in listed if name in DEVICES]:
-        if name == budget.hardware or (budget.devices > 1 and DEVICES[name].kind not in DATA_CENTRE_KINDS and not names):
+        if name == budget.hardware or (
+            budget.devices > 1 and DEVICES[name].kind not in DATA_CENTRE_KINDS and not names
+        ):
             continue
         row = _on_hardware(plan, name)
         if not row.objection:
@@ -96,14 +99,15 @@ def _try(name: str, recipe: Recipe, data_tokens: int | None, base_config: ModelC
 
 
 def _row(name: str, plan: Plan) -> Alternative:
-    assert plan.parameters is not None and plan.memory is not None and plan.recipe.train is not None
+    assert plan.parameters is not None
+    assert plan.memory is not None
+    assert plan.recipe.train is not None
     budget, hours = plan.recipe.budget, plan.seconds / SECONDS_PER_HOUR
     cost = run_cost(hours, budget.hardware, budget.devices, load_prices(), budget.price_per_hour)
     tokens = require_derived(plan.recipe.train.tokens, "train.tokens")
     return Alternative(
-        name, budget.hardware, budget.devices, plan.parameters.total, tokens, hours, cost.total,
-        plan.memory.total,
-    )  # fmt: skip
+        name, budget.hardware, budget.devices, plan.parameters.total, tokens, hours, cost.total, plan.memory.total
+    )
 
 
 def unique_tokens_missing(needed: float, available: float | None, max_epochs: float) -> float:

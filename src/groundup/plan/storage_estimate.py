@@ -40,7 +40,8 @@ class StorageEstimate:
 def estimate_storage(plan: Plan, text_bytes: float | None = None) -> StorageEstimate:
     """Storage of a plan with [train]; without `text_bytes`, for as much text as the plan needs at BYTES_PER_TOKEN."""
     recipe, config = plan.recipe, resolved_model_config(plan.recipe)
-    assert recipe.train is not None and plan.parameters is not None
+    assert recipe.train is not None
+    assert plan.parameters is not None
     tokens = plan.data_tokens or require_derived(recipe.train.tokens, "train.tokens")
     text = tokens * BYTES_PER_TOKEN if text_bytes is None else text_bytes
     id_bytes = 2 if config.vocab_size <= SMALL_VOCABULARY else 4

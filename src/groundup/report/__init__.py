@@ -13,6 +13,7 @@
     report_document.py   the report: cover page and sections
     pdf_report.py        PDF, by Typst
     html_report.py       self-contained HTML page
+    blueprint/           sections of the plan's document
     plan_document.py     the plan alone as a PDF
     plan_history.py      planned and measured time and memory of all runs
     report_files.py      report files of a run

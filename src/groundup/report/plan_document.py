@@ -65,14 +65,25 @@ def _cover(plan: dict[str, Any]) -> dict[str, Any]:
     missing = facts["tokens_missing"]
     card: list[tuple[str, Cell]] = [
         ("Model", f"{description[0].upper()}{description[1:]}; context of {model['context_length']:,} tokens"),
-        ("Hardware", f"{budget['devices']:,} × {facts['device']['label'] or budget['hardware']}; "
-                     f"{formatting.byte_size(plan['memory']['total'])} of {formatting.byte_size(facts['device']['memory_bytes'])} each"),
+        (
+            "Hardware",
+            f"{budget['devices']:,} × {facts['device']['label'] or budget['hardware']}; "
+            f"{formatting.byte_size(plan['memory']['total'])} of {formatting.byte_size(facts['device']['memory_bytes'])} each",
+        ),
         ("Compute", f"{format_flops(plan['total_flops'])}"),
-        ("Time", f"{formatting.duration(3600 * facts['hours_range'][0])} to {formatting.duration(3600 * facts['hours_range'][1])}"),
-        ("Cost", f"{formatting.money(cost['low'])} to {formatting.money(cost['high'])} {cost['currency']}; {formatting.three_digits(cost['energy_kwh'])} kWh, {formatting.three_digits(cost['co2_kg'])} kg of CO₂"),
+        (
+            "Time",
+            f"{formatting.duration(3600 * facts['hours_range'][0])} to {formatting.duration(3600 * facts['hours_range'][1])}",
+        ),
+        (
+            "Cost",
+            f"{formatting.money(cost['low'])} to {formatting.money(cost['high'])} "
+            f"{cost['currency']}; {formatting.three_digits(cost['energy_kwh'])} kWh, "
+            f"{formatting.three_digits(cost['co2_kg'])} kg of CO₂",
+        ),
         ("Loss", f"{loss['loss']:.2f} bits per byte of English text, {loss['low']:.2f} to {loss['high']:.2f}"),
         ("Text", f"{formatting.count(missing)} tokens are missing" if missing else "enough"),
-    ]  # fmt: skip
+    ]
     return {
         "kind": "groundup · blueprint",
         "title": plan["name"],

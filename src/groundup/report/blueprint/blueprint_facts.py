@@ -4,7 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment
-from groundup.plan.derive import MAX_EPOCHS, MEMORY_FRACTION, SECONDS_PER_HOUR, Plan, require_derived, resolved_model_config
+from groundup.plan.derive import (
+    MAX_EPOCHS,
+    MEMORY_FRACTION,
+    SECONDS_PER_HOUR,
+    Plan,
+    require_derived,
+    resolved_model_config,
+)
 from groundup.plan.expected_loss import SMALL_LAW, expected_loss, is_published_range
 from groundup.plan.hardware import device_spec
 from groundup.plan.loss_law import REPLICATION, effective_tokens, predict_published_loss
@@ -27,8 +34,12 @@ MAX_HARDWARE_ROWS = 6
 
 
 def blueprint_facts(
-    recipe: Recipe, plan: Plan, sources: list[dict[str, Any]], stage_seconds: dict[str, float] | None,
-    base_config: ModelConfig | None = None, conversation_bytes: float | None = None,
+    recipe: Recipe,
+    plan: Plan,
+    sources: list[dict[str, Any]],
+    stage_seconds: dict[str, float] | None,
+    base_config: ModelConfig | None = None,
+    conversation_bytes: float | None = None,
 ) -> dict[str, Any]:
     """Facts of a plan with [train], for `plan_document`.
 
@@ -36,9 +47,10 @@ def blueprint_facts(
         recipe: as it was written; `plan`: what was derived from it.
         sources: name, kind, place and bytes of each source of text; bytes are None where it is not on this machine.
         stage_seconds: of stage_time.py, where its rates hold.
-    """  # fmt: skip
+    """
     train, budget, config = plan.recipe.train, plan.recipe.budget, resolved_model_config(plan.recipe)
-    assert train is not None and plan.parameters is not None and plan.memory is not None
+    assert train is not None
+    assert plan.parameters is not None
     tokens, size = require_derived(train.tokens, "train.tokens"), plan.parameters.active
     known = [source["bytes"] for source in sources]
     text_bytes = sum(known) if known and None not in known else None
@@ -50,18 +62,18 @@ def blueprint_facts(
     prices = load_prices()
     cost = run_cost(hours, budget.hardware, budget.devices, prices, budget.price_per_hour)
     low, high = TIME_RANGE[0], TIME_RANGE[1] * (1 + restarts.overhead)
-    worth = effective_tokens(tokens, available) if available else tokens
+    effective = effective_tokens(tokens, available) if available else tokens
     law = REPLICATION if is_published_range(size, tokens) else SMALL_LAW
     on_curve = predict_published_loss(size, tokens) if law is REPLICATION else expected_loss(size, tokens)
     return {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "sources": sources,
         "tokens_missing": unique_tokens_missing(tokens, available, MAX_EPOCHS),
-        "tokens_worth": worth,
+        "effective_tokens": effective,
         "max_epochs": MAX_EPOCHS,
         "storage": (storage := asdict(estimate_storage(plan, text_bytes))) | {"total": sum(storage.values())},
-        "loss": expected_loss(size, worth),
-        "milestones": [(part, law.loss(size, part * worth)) for part in MILESTONES],
+        "loss": expected_loss(size, effective),
+        "milestones": [(part, law.loss(size, part * effective)) for part in MILESTONES],
         "law": law.name,
         "is_published_law": law is REPLICATION,
         "isoflop": asdict(isoflop_curve(size, tokens, law)) | {"interval": (on_curve["low"], on_curve["high"])},
@@ -77,7 +89,7 @@ def blueprint_facts(
         "hardware": [asdict(row) for row in hardware_alternatives(plan)[:MAX_HARDWARE_ROWS]],
         "deployments": _deployments(config, plan),
         "cache_bytes": cache_bytes_per_text(config),
-    }  # fmt: skip
+    }
 
 
 def _stage_seconds(plan: Plan, text_bytes: float, conversation_bytes: float | None) -> dict[str, float]:

@@ -5,13 +5,27 @@ from collections.abc import Sequence
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from groundup.report import formatting
-from groundup.report.plot_style import BLUE, INK, PALE_BLUE, RUST, SOFT, SOURCES, label_point, style_bar_axis, svg_figure
+from groundup.report.plot_style import (
+    BLUE,
+    INK,
+    PALE_BLUE,
+    RUST,
+    SOFT,
+    SOURCES,
+    label_point,
+    style_bar_axis,
+    svg_figure,
+)
 
 
 def plot_isoflop(
-    sizes: Sequence[float], losses: Sequence[float], chosen: Sequence[float], minimum: Sequence[float], unit: str,
+    sizes: Sequence[float],
+    losses: Sequence[float],
+    chosen: Sequence[float],
+    minimum: Sequence[float],
+    unit: str,
     interval: tuple[float, float],
-) -> str:  # fmt: skip
+) -> str:
     """Loss of models of equal training compute against their size, with the planned one and the best one."""
     with svg_figure(2.6) as (plot, axes):
         axes.plot(sizes, losses, color=BLUE)
@@ -21,13 +35,22 @@ def plot_isoflop(
         axes.plot([chosen[0]], [chosen[2]], "o", color=RUST, markersize=5.5)
         side = 1 if chosen[0] >= minimum[0] else -1
         label_point(
-            axes, f"this plan: {formatting.short_count(chosen[0])}", (chosen[0], interval[0]), (6 * side, 1), color=RUST,
+            axes,
+            f"this plan: {formatting.short_count(chosen[0])}",
+            (chosen[0], interval[0]),
+            (6 * side, 1),
+            color=RUST,
             ha="left" if side > 0 else "right",
-        )  # fmt: skip
+        )
         label_point(
-            axes, f"lowest: {formatting.short_count(minimum[0])}", (minimum[0], minimum[2]), (-8 * side, -12), color=BLUE,
-            ha="right" if side > 0 else "left", va="top",
-        )  # fmt: skip
+            axes,
+            f"lowest: {formatting.short_count(minimum[0])}",
+            (minimum[0], minimum[2]),
+            (-8 * side, -12),
+            color=BLUE,
+            ha="right" if side > 0 else "left",
+            va="top",
+        )
         axes.set_xlabel("parameters")
         axes.set_ylabel(f"predicted loss ({unit})")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.short_count(value)))
@@ -46,11 +69,19 @@ def plot_memory(parts: Sequence[tuple[str, float]], usable: float, total: float)
             handles.append(axes.barh([0], [value / 1e9], left=start / 1e9, height=0.5, color=color, label=name))
             start += value
         for at, text, align in ((usable, "limit of the plan", "right"), (total, "device", "left")):
-            axes.axvline(at / 1e9, color=INK if at == total else SOFT, linewidth=1, linestyle="-" if at == total else (0, (4, 3)))
+            axes.axvline(
+                at / 1e9, color=INK if at == total else SOFT, linewidth=1, linestyle="-" if at == total else (0, (4, 3))
+            )
             label_point(
-                axes, f"{text}: {formatting.byte_size(at)}", (at / 1e9, 0.36), (-4 if align == "right" else 4, 0), ha=align,
-                color=SOFT, fontsize=8, annotation_clip=False,
-            )  # fmt: skip
+                axes,
+                f"{text}: {formatting.byte_size(at)}",
+                (at / 1e9, 0.36),
+                (-4 if align == "right" else 4, 0),
+                ha=align,
+                color=SOFT,
+                fontsize=8,
+                annotation_clip=False,
+            )
         axes.set_xlim(0, max(total, start) / 1e9 * 1.2)
         axes.set_ylim(-0.32, 0.52)
         axes.set_yticks([])
@@ -58,7 +89,12 @@ def plot_memory(parts: Sequence[tuple[str, float]], usable: float, total: float)
         axes.set_xlabel("GB on one device")
         axes.grid(visible=False)
         axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, columnspacing=1.2, handlelength=0.9, handleheight=0.9
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=4,
+            columnspacing=1.2,
+            handlelength=0.9,
+            handleheight=0.9,
         )
     return plot.svg
 

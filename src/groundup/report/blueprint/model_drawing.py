@@ -69,7 +69,9 @@ def _whole(config: ModelConfig, shapes: WeightShapes) -> list[Box]:
     boxes = []
     by_part: dict[str, Shapes] = {}
     for name, shape in shapes.ends.items():
-        part = "embedding" if name.startswith("embedding") else "head" if name.startswith("head") else name.split(".")[0]
+        part = (
+            "embedding" if name.startswith("embedding") else "head" if name.startswith("head") else name.split(".")[0]
+        )
         by_part.setdefault(part, {})[name] = shape
     boxes.append(_box("Token embedding", by_part.pop("embedding"), "ends"))
     for stack, blocks in shapes.stacks.items():
@@ -89,9 +91,11 @@ def _whole(config: ModelConfig, shapes: WeightShapes) -> list[Box]:
     for part, rest in by_part.items():
         boxes.append(_box("Final norm" if "norm" in part else part.replace("_", " ").capitalize(), rest, "norm"))
     if head or config.tie_embeddings:
-        tied = [] if any(len(shape) > 1 and config.vocab_size in shape for shape in head.values()) else [
-            ("weights of the embedding", f"{config.hidden_size:,} → {config.vocab_size:,}")
-        ]  # fmt: skip
+        tied = (
+            []
+            if any(len(shape) > 1 and config.vocab_size in shape for shape in head.values())
+            else [("weights of the embedding", f"{config.hidden_size:,} → {config.vocab_size:,}")]
+        )
         box = _box("Output head", head, "ends")
         boxes.append(Box(box.title, [*box.lines, *tied], box.parameters, box.tint))
     return boxes
@@ -143,7 +147,9 @@ def _feed_forward_detail(config: ModelConfig, shapes: Shapes) -> str:
     if config.moe is None or "router.weight" not in shapes:
         return config.feed_forward
     shared = f" and {config.moe.num_shared_experts} shared" if config.moe.num_shared_experts else ""
-    return f"{config.moe.experts_per_token} of {config.moe.num_experts} experts{shared} for a token, {config.feed_forward}"
+    return (
+        f"{config.moe.experts_per_token} of {config.moe.num_experts} experts{shared} for a token, {config.feed_forward}"
+    )
 
 
 def _box(title: str, shapes: Shapes, tint: str, detail: str = "") -> Box:
@@ -158,7 +164,14 @@ def _box(title: str, shapes: Shapes, tint: str, detail: str = "") -> Box:
 
 def _readable(name: str) -> str:
     words = name.removesuffix(".weight").replace("_proj", "").split(".")
-    roles = {"q": "queries", "k": "keys", "v": "values", "o": "output", "q_norm": "norm of queries", "k_norm": "norm of keys"}
+    roles = {
+        "q": "queries",
+        "k": "keys",
+        "v": "values",
+        "o": "output",
+        "q_norm": "norm of queries",
+        "k_norm": "norm of keys",
+    }
     words = [word for word in words if word not in ("embedding", "encoder", "decoder", "head", "final_norm", "global")]
     return " ".join(roles.get(word, word.replace("_", " ")) for word in words) or "weights"
 
@@ -197,7 +210,11 @@ def _draw_whole(axes: Any, config: ModelConfig, boxes: list[Box], margin: float,
         _draw_box(axes, box, 0.05, y, LEFT - 0.1, box.height)
         y -= box.height + (SHADOW if box.tint == "block" else 0)
     _arrow(axes, center, y, y - GAP + 0.02)
-    result = f"logits   T × {config.vocab_size:,}" if boxes[-1].title == "Output head" else f"vectors   T × {config.hidden_size:,}"
+    result = (
+        f"logits   T × {config.vocab_size:,}"
+        if boxes[-1].title == "Output head"
+        else f"vectors   T × {config.hidden_size:,}"
+    )
     axes.text(center, y - GAP - 0.01, result, ha="center", va="top", fontsize=8, style="italic", color=SOFT)
     return bounds
 
@@ -210,7 +227,17 @@ def _draw_block(
     frame = inner + HEAD + 0.08
     top = height - (height - frame) / 2
     x, width = SPLIT, WIDTH - SPLIT - 0.05
-    axes.add_patch(FancyBboxPatch((x, top - frame), width, frame, boxstyle="round,pad=0,rounding_size=0.06", facecolor="none", edgecolor=RULE, linewidth=1))  # fmt: skip
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, top - frame),
+            width,
+            frame,
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor="none",
+            edgecolor=RULE,
+            linewidth=1,
+        )
+    )
     axes.text(x + 0.12, top - 0.06, title, fontsize=8, va="top", style="italic", color=SOFT)
     for start, end in ((zoomed[0], top), (zoomed[1], top - frame)):
         axes.plot([LEFT + 0.03, x], [start, end], color=RULE, linewidth=0.8, linestyle=(0, (3, 3)))
@@ -226,7 +253,15 @@ def _draw_block(
             axes.plot([residual, center - 0.08], [y, y], color=SOFT, linewidth=0.9)
             axes.plot([residual, residual], [start - GAP / 2, y], color=SOFT, linewidth=0.9)
             axes.plot([residual, center], [start - GAP / 2, start - GAP / 2], color=SOFT, linewidth=0.9)
-            axes.plot([center], [y], marker="o", markersize=10, markerfacecolor="white", markeredgecolor=SOFT, markeredgewidth=0.9)
+            axes.plot(
+                [center],
+                [y],
+                marker="o",
+                markersize=10,
+                markerfacecolor="white",
+                markeredgecolor=SOFT,
+                markeredgewidth=0.9,
+            )
             axes.text(center, y - 0.004, "+", ha="center", va="center", fontsize=9, color=INK)
             y -= 0.08
             start = y
@@ -239,8 +274,10 @@ def _draw_block(
 def _draw_box(axes: Any, box: Box, x: float, top: float, width: float, height: float) -> None:
     style = "round,pad=0,rounding_size=0.05"
     axes.add_patch(
-        FancyBboxPatch((x, top - height), width, height, boxstyle=style, facecolor=TINTS[box.tint], edgecolor=RULE, linewidth=0.9)
-    )  # fmt: skip
+        FancyBboxPatch(
+            (x, top - height), width, height, boxstyle=style, facecolor=TINTS[box.tint], edgecolor=RULE, linewidth=0.9
+        )
+    )
     if box.title:
         axes.text(x + 0.08, top - HEAD / 2 - 0.005, box.title, fontsize=8.3, va="center", color=INK)
     if box.parameters:
@@ -254,8 +291,10 @@ def _draw_box(axes: Any, box: Box, x: float, top: float, width: float, height: f
 
 def _arrow(axes: Any, x: float, start: float, end: float) -> None:
     axes.add_patch(
-        FancyArrowPatch((x, start), (x, end), arrowstyle="-|>", mutation_scale=6, color=SOFT, linewidth=0.9, shrinkA=0, shrinkB=0)
-    )  # fmt: skip
+        FancyArrowPatch(
+            (x, start), (x, end), arrowstyle="-|>", mutation_scale=6, color=SOFT, linewidth=0.9, shrinkA=0, shrinkB=0
+        )
+    )
 
 
 def _alternative(whole: list[Box], parts: list[Box]) -> str:
@@ -263,4 +302,6 @@ def _alternative(whole: list[Box], parts: list[Box]) -> str:
         lines = ", ".join(f"{name} {shape}".strip() for name, shape in box.lines)
         return box.title + (f" ({lines})" if lines else "")
 
-    return "From top to bottom: " + "; ".join(map(describe, whole)) + ". A block: " + "; ".join(map(describe, parts)) + "."
+    return (
+        "From top to bottom: " + "; ".join(map(describe, whole)) + ". A block: " + "; ".join(map(describe, parts)) + "."
+    )
