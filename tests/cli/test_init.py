@@ -12,6 +12,8 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.cli import init_command
+from groundup.cli.init_data import look_at_data
+from groundup.cli.init_session import this_machine
 from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
@@ -168,7 +170,7 @@ def test_survey_reads_a_bounded_part_of_a_long_text(folder: Path, monkeypatch: p
         "groundup.data.survey.clean_document", lambda document, _: lengths.append(len(document.text)) or document
     )
     (folder / "book.txt").write_text(PROSE["de"] * 3000)
-    found = init_command.look_at_data(["book.txt"], None)
+    found = look_at_data(["book.txt"], None)
     assert set(lengths) == {20_000}
     assert found.data.text_bytes > 1_000_000
 
@@ -280,6 +282,9 @@ def test_a_translator_learns_both_languages_from_its_pairs(folder: Path):
     [
         ({"goal": "world-peace"}, "--goal world-peace: unknown goal"),
         ({"hours": "0"}, "--hours 0: expected a number above 0"),
+        ({"plan": "cheap"}, "--plan cheap: unknown plan"),
+        ({"plan": "best"}, "--plan best: no money is given"),
+        ({"money": "-5"}, "--money -5: expected a number of USD"),
         ({"hours": "soon"}, "--hours soon: expected a number above 0"),
         ({"hardware": "abacus"}, "--hardware abacus: unknown device"),
         ({"data": ["missing/*.txt"]}, "source missing: no file matches"),
@@ -357,7 +362,7 @@ def test_recipes_for_preferences_and_rewards(goal: str, record: dict, expected: 
 def test_a_wrong_answer_is_asked_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    typed = iter(["texts", "texte", "chat", "base", "abacus", "cpu-2", "-1", "0.1"])
+    typed = iter(["texts", "texte", "chat", "base", "much", "0", "abacus", "cpu-2", "-1", "0.1"])
     monkeypatch.setattr(typer, "prompt", lambda *_, **__: next(typed))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     init(yes=False)
@@ -368,6 +373,7 @@ def test_a_wrong_answer_is_asked_again(
         "no file matches texts",
         "no conversations in de",
         "unknown device",
+        "--money much: expected a number of USD",
         "expected a number above 0",
     ):
         assert words in captured.err
@@ -393,7 +399,7 @@ def test_speed_of_this_machine_is_written_and_planned_with(
     init(data=["texte"], hours="0.05", out=Path("equal.toml"))
     measured_speed[0] = 0.5
     init(data=["texte"], hours="0.05", out=Path("slow.toml"))
-    hardware = "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"
+    hardware = this_machine()
     assert f"measured: this machine trains at 0.5 times the speed of {hardware}\n" in capsys.readouterr().out
     equal, slow = (load_recipe(name) for name in ("equal.toml", "slow.toml"))
     assert (equal.budget.relative_speed, slow.budget.relative_speed) == (1.0, 0.5)

@@ -3,6 +3,9 @@
     options.py             arguments and options that several commands have
     plain_help.py          layout of the help pages, unknown commands
     extras.py              optional packages that are not installed
+    init_data.py           what init finds in the data
+    init_session.py        plans and recipe of init, for terminal and form
+    init_form.py           the form of init
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models

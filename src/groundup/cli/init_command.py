@@ -1,28 +1,15 @@
-"""The command init: questions, a look at the data, and a recipe."""
+"""The command init: questions, a look at the data, plans side by side, and a recipe."""
 
-import os
-import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.recipe.bundled_recipes import BUNDLED_RECIPES, bundled_recipe
-
-SAMPLE = "sample"
-SPEED_TOLERANCE = 1.5
-"""Ratio to the speed of the table of devices, either way, that is taken for noise: the same steps on the same idle cores of a
-shared host took from 0.41 to 0.65 seconds within a day."""
-SMALL_CHAT = 10_000_000
-"""Parameters below which init says what a chat model can learn."""
-MIN_TOKENS = 1_000
-"""Less text is a mistake: nothing can be learnt from it."""
 
 
 def init(
@@ -58,237 +45,120 @@ def init(
     model: Annotated[
         str | None, typer.Option(help="A model that exists: Hugging Face folder, .gguf file or run.")
     ] = None,
-    hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
-    hours: Annotated[float | None, typer.Option(help="Hours for pretraining.")] = None,
+    money: Annotated[
+        str | None, typer.Option(metavar="USD", help="Money for rented hardware; offers the best plan for it.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Device type, for example cpu-2 or h100; default: this machine.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Number of devices; default: 1, or what money buys.")
+    ] = None,
+    hours: Annotated[str | None, typer.Option(help="Hours for pretraining; default: several are offered.")] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="small, good or best; default: best with --money, good with --hours, else small."
+        ),
+    ] = None,
+    form: Annotated[bool, typer.Option("--form", help="Ask in a form in the browser, served on this machine.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the form; 0: any free port.")] = 0,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Take the default of every answer that is not given.")
     ] = False,
 ) -> None:
-    """Write a recipe for a goal, text, hardware and budget, after a look at the text.
+    """Write a recipe for a goal, text, money, hardware and time, after a look at the text.
 
+    It offers up to three plans side by side: small now, good tonight, best for the money; with cost, time and expected loss.
     On a terminal it asks for every answer that no option gives; elsewhere, and with --yes, it takes the defaults.
 
     Example: groundup init --goal chat --data texts --hardware cpu-2 --hours 0.5
+    Example: groundup init --data texts --money 50
+    Example: groundup init --form
     Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
     Example: groundup init --goal preferences --model SmolLM2.gguf --chat pairs.jsonl
     """
-    from groundup.artifacts.machine import Machine
-    from groundup.finetune.training_data.input_check import count_inputs
-    from groundup.plan import init_recipe
+    from groundup.cli.init_data import SAMPLE
+    from groundup.cli.init_session import (
+        InitSession,
+        check_unused,
+        paths_or_sample,
+        recipe_name,
+        this_machine,
+        write_recipe,
+    )
     from groundup.plan.init_model_recipe import MODEL_GOALS
-    from groundup.plan.plan_table import describe_data, describe_time
-    from groundup.stage_runs import estimate_run_seconds
+    from groundup.plan.init_offers import OFFER_MEANINGS, BudgetAnswers, default_offer, format_offers
 
+    answers = {"goal": goal, "money": money, "hardware": hardware, "hours": hours}
     if recipe is not None:
-        if (goal, data, chat, model, hardware, hours) != (None,) * 6:
+        if any(given is not None for given in (*answers.values(), data, chat, model, devices, plan)):
             raise UserError("--recipe with answers to questions", hint="groundup plan and run take --set KNOB=VALUE")
-        _write(out or Path(f"{recipe}.toml"), bundled_recipe(recipe))
+        write_recipe(out or Path(f"{recipe}.toml"), bundled_recipe(recipe))
         return
     if out is not None:
-        _check_unused(out)
+        check_unused(out)
+    if form:
+        _serve_form({**answers, "data": "\n".join(data or [SAMPLE]), "chat": "\n".join(chat or [])}, devices, out, port)
+        return
     if model is not None or goal in MODEL_GOALS:
-        _init_from_model(goal, model, data or [], chat or [], hardware or _this_cpu(), out)
+        _init_from_model(goal, model, data or [], chat or [], hardware or this_machine(), out)
         return
     is_asking = not yes and sys.stdin.isatty()
-    checks: dict[str, Callable[[Any], Any]] = {
-        "goal": init_recipe.check_goal, "hardware": init_recipe.check_hardware, "hours": init_recipe.check_hours,
-    }  # fmt: skip
-    given = {"goal": goal, "hardware": hardware, "hours": hours}
-    answers = {name: checks[name](value) for name, value in given.items() if value is not None}
+    session = InitSession(print)
+    _check_given(answers)
     if data or not is_asking:
-        found = look_at_data(data, chat)
+        found = session.look(data, chat)
     else:
-        found = _ask(
-            "Training text? A file, folder, archive, glob or URL, or a sample.",
-            SAMPLE,
-            lambda text: look_at_data([text], chat),
-        )
+        words = "Training text? A file, folder, archive, glob or URL, or a sample."
+        found = _ask(words, SAMPLE, lambda text: session.look(paths_or_sample(text), chat))
     for line in found.lines:
         print(line)
-
-    def check_goal(answer: str) -> str:
-        _check_chat(answer, chat or [])
-        init_recipe.check_conversations(init_recipe.check_goal(answer), found.data)
-        return answer
-
-    checks["goal"] = check_goal
-    devices_known = {
-        name: f"{spec.memory_bytes / 1e9:.0f} GB, {spec.peak_flops / 1e12:g} TFLOP/s"
-        for name, spec in init_recipe.DEVICES.items()
-    }
-    questions: dict[str, tuple[str, str, dict[str, str]]] = {
-        "goal": ("Goal?", found.default_goal, init_recipe.GOAL_MEANINGS),
-        "hardware": ("Device?", _this_cpu(), devices_known),
-        "hours": ("Hours of pretraining?", "1", {}),
-    }
-    for name, (question, default, choices) in questions.items():
-        if name not in answers and is_asking:
-            for choice, meaning in choices.items():
+    checked: dict[str, Any] = {}
+    for question in session.questions(chat):
+        given = answers[question.name]
+        if given is None and is_asking:
+            for choice, meaning in question.choices.items():
                 print(f"  {choice:<10} {meaning}", file=sys.stderr)
-            answers[name] = _ask(question, default, checks[name])
-        else:
-            answers[name] = checks[name](answers.get(name, default))
-    out = out or Path(f"{found.name}-{answers['goal']}.toml")
-    _check_unused(out)
-    options = answers | {"data": found.data, "devices": devices, "name": _recipe_name(out.stem)}
-    text, planned = init_recipe.recipe_toml(**options)
-    if answers["hardware"] == _this_cpu() and (speed := _measure_speed(planned, answers["hardware"])):
-        text, planned = init_recipe.recipe_toml(**options, relative_speed=speed)
-    if planned.recipe.finetune is not None and (read := count_inputs(planned.recipe.finetune)):
-        print(f"for fine-tuning: {read.describe()}")
-    summary = planned.summary()
-    if "data" in summary:
-        summary["data"]["estimated"] = True
-        print(f"expect: {describe_data(summary)}")
-    if answers["goal"] in init_recipe.CHAT_GOALS and planned.parameters and planned.parameters.total < SMALL_CHAT:
-        print(
-            "a chat model of this size knows the answers that it was trained on, and little else; a downloaded model knows more: "
-            "groundup init --goal finetune --model PATH --chat FILE"
-        )
-    if stages := estimate_run_seconds(planned, Machine()):
-        print(f"time: {describe_time(summary | {'stage_seconds': stages})}")
-    _write(out, text)
+            checked[question.name] = _ask(question.words, question.default, question.check)
+        elif given is not None or question.name == "goal":
+            checked[question.name] = question.check(question.default if given is None else given)
+    chosen_goal = checked.pop("goal")
+    budget = BudgetAnswers(devices=devices, **checked)
+    out = out or Path(f"{found.name}-{chosen_goal}.toml")
+    check_unused(out)
+    print(format_offers(session.offer(chosen_goal, budget, recipe_name(out.stem))))
+    if plan is None and is_asking and len(session.plans) > 1:
+        for name in session.plans:
+            print(f"  {name:<10} {OFFER_MEANINGS[name]}", file=sys.stderr)
+        default = default_offer(budget)
+        chosen = _ask("Plan?", default, lambda answer: session.choose(answer, budget))
+    else:
+        chosen = session.choose(plan, budget)
+    print(f"plan: {chosen.offer.name}")
+    for line in session.describe(chosen, chosen_goal):
+        print(line)
+    write_recipe(out, chosen.text)
 
 
-def _this_cpu() -> str:
-    """Name of this machine in the table of devices."""
-    return "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"
+def _check_given(answers: dict[str, str | None]) -> None:
+    """Raises UserError for a wrong option, before the data are read."""
+    from groundup.plan.init_offers import check_money, check_optional_hours
+    from groundup.plan.init_recipe import check_goal, check_hardware
+
+    checks: dict[str, Callable[[Any], Any]] = {
+        "goal": check_goal, "money": check_money, "hardware": check_hardware, "hours": check_optional_hours,
+    }  # fmt: skip
+    for name, value in answers.items():
+        if value is not None:
+            checks[name](value)
 
 
-def _measure_speed(planned: Any, hardware: str) -> float | None:
-    """Speed of this machine, relative to `hardware`; None if it is about the same."""
-    from groundup.plan.derive import require_derived, resolved_model_config
-    from groundup.train.relative_speed import measure_relative_speed
+def _serve_form(given: dict[str, str | None], devices: int | None, out: Path | None, port: int) -> None:
+    from groundup.cli.init_form import InitForm
+    from groundup.viewers.form_server import serve_form
 
-    if planned.recipe.train is None:
-        return None
-    batch_tokens = require_derived(planned.recipe.train.batch_tokens, "train.batch_tokens")
-    speed = measure_relative_speed(hardware, resolved_model_config(planned.recipe), batch_tokens)
-    if 1 / SPEED_TOLERANCE < speed < SPEED_TOLERANCE:
-        return None
-    print(f"measured: this machine trains at {speed:.2g} times the speed of {hardware}")
-    return float(f"{speed:.2g}")
-
-
-def _check_unused(out: Path) -> None:
-    if out.exists():
-        raise UserError(f"{out} exists", hint="choose another name with --out")
-
-
-def _write(out: Path, text: str) -> None:
-    _check_unused(out)
-    write_atomically(out, text.encode())
-    print(f"wrote {out}\nnext: groundup plan {out}")
-
-
-class DataFound:
-    """What `look_at_data` found: the data of a recipe, lines about it, a name and a goal that it suggests."""
-
-    def __init__(self, data: Any, lines: list[str], name: str, default_goal: str):
-        self.data, self.lines, self.name, self.default_goal = data, lines, name, default_goal
-
-
-def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
-    """Look at a sample of the files. Raises UserError if a path matches no file."""
-    from groundup.plan.init_recipe import RecipeData
-
-    for path in chat or ():
-        if not Path(path).expanduser().exists():
-            raise UserError(f"--chat {path}: no such file", hint="JSON or CSV with conversations, or a .po catalogue")
-    if not paths or paths == [SAMPLE]:
-        data = RecipeData(conversations=chat or (), questions=_first_questions(chat or []))
-        return DataFound(data, [], SAMPLE, "chat-4bit")
-    from groundup.artifacts.machine import Machine
-    from groundup.artifacts.progress import auto_progress
-    from groundup.data.survey import conversations_as_text, describe_tokens, parse_source, survey_files, without_filters
-
-    specs = []
-    for path in paths:
-        specs.append(parse_source(path, [spec.name for spec in specs]))
-    survey = survey_files(specs, Machine(progress=auto_progress()))
-    if short := survey.short_sources:
-        specs = [without_filters(spec) if spec.name in short else spec for spec in specs]
-        survey = survey_files(specs, Machine())
-    lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
-    if short:
-        lines.append(f"short texts in {', '.join(sorted(short))}: without filters and masking, deduplicated only")
-    if survey.conversations and not survey.text_sources:  # there is no other text to learn the language from
-        talks = survey
-        specs = [conversations_as_text(spec, talks.conversations) for spec in specs]
-        survey = survey_files(specs, Machine())
-        survey.conversations, survey.conversation_languages = talks.conversations, talks.conversation_languages
-        lines = [*survey.describe(), "only conversations: they are the text of pretraining, too"]
-    specs = [spec for spec in specs if spec.name in survey.text_sources]
-    languages = survey.main_languages
-    talked = survey.conversation_languages.most_common(1)
-    fits = not talked or not languages or talked[0][0] in languages
-    conversations = chat or (survey.conversations if fits else [])
-    if not fits:
-        lines.append(f"the conversations are in {talked[0][0]}, which the text is not: left out")
-    if survey.files and survey.tokens < MIN_TOKENS:
-        found = f"{describe_tokens(survey.tokens)} tokens of text" if survey.text_bytes else "no text"
-        hint = "; ".join(lines) or "text, Markdown, HTML, code, tables, JSON lines, dumps or archives of them"
-        raise UserError(
-            f"--data {' '.join(paths[:3])}: {found} in {survey.files:,} file{'s' * (survey.files != 1)}", hint=hint
-        )
-    known = bool(survey.files)
-    data = RecipeData(
-        specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.prompts,
-        conversations, _first_questions(conversations),
-    )  # fmt: skip
-    is_code = set(survey.kinds) == {"code"}
-    has_chat = bool(conversations) or languages[:1] == ["en"]
-    return DataFound(data, lines, specs[0].name, "code" if is_code else "chat-4bit" if has_chat else "base")
-
-
-MAX_MESSAGE = 60
-"""Characters of a program's message that is a prompt."""
-
-
-def _first_questions(paths: list[str]) -> list[str]:
-    """The first two different user turns of the conversations."""
-    from groundup.data.readers.gettext import parse_gettext
-    from groundup.data.survey import iter_turns
-
-    def read_turns(file: Path) -> Iterator[str]:
-        if file.suffix != ".po":
-            return iter_turns(file, "user")
-        entries = parse_gettext(file.read_text(encoding="utf-8", errors="replace"), file.name)
-        return (entry[0] for entry in entries if isinstance(entry, list) and len(entry[0]) <= MAX_MESSAGE)
-
-    files = [file for path in paths if (file := Path(path).expanduser()).is_file()]
-    turns = (text for file in files for text in read_turns(file))
-    return list(dict.fromkeys(islice(turns, 100)))[:2]
-
-
-def _check_chat(goal: str, paths: list[str]) -> None:
-    """Raises UserError for a file that the goal does not learn from: it would be ignored."""
-    from groundup.data.survey import iter_turns
-    from groundup.plan.init_examples import EXAMPLE_FILES, describe_fields, example_kind, first_fields
-    from groundup.plan.init_recipe import CHAT_GOALS, PAIR_GOALS
-
-    for path, file in ((path, Path(path).expanduser()) for path in paths):
-        if file.is_file() and not file.stat().st_size:
-            raise UserError(f"--chat {path}: an empty file", hint="what wrote it has failed: write it again")
-        if goal in EXAMPLE_FILES:
-            is_read, expected = example_kind(file) in EXAMPLE_FILES[goal][0], EXAMPLE_FILES[goal][1]
-        elif {"chosen", "rejected"} <= set(first_fields(file)) and goal != "preferences":
-            raise UserError(
-                f"--chat {path}: pairs of a chosen and a rejected answer",
-                hint="--goal preferences with --model writes a recipe with the table [preference], which learns from them",
-            )
-        elif goal in ("preferences", "rewards"):  # the stage's own check reads them
-            continue
-        elif goal in (*CHAT_GOALS, *PAIR_GOALS, "finetune"):
-            is_read = file.is_dir() or file.suffix == ".po" or any(True for _ in iter_turns(file))
-            expected = "JSON, CSV or Parquet with a `messages` list, prompt and completion, ..., or a .po catalogue"
-        else:
-            raise UserError(f"--chat {path}: --goal {goal} learns from no examples", hint="leave --chat out")
-        if not is_read:
-            raise UserError(
-                f"--chat {path}: nothing for --goal {goal} in it", hint=f"expected {expected}{describe_fields([path])}"
-            )
+    serve_form(InitForm(given, devices, out), port)
 
 
 def _init_from_model(
@@ -296,6 +166,8 @@ def _init_from_model(
 ) -> None:
     """Write a recipe with [base], after a look at the model and at what it is to learn."""
     from groundup.artifacts.machine import Machine
+    from groundup.cli.init_data import check_chat, look_at_data
+    from groundup.cli.init_session import recipe_name, write_recipe
     from groundup.data.inputs import require_local_files
     from groundup.finetune.finetune_plan import estimate_finetuning
     from groundup.finetune.preference.preference_plan import estimate_preference
@@ -310,12 +182,12 @@ def _init_from_model(
     assert model is not None
     if goal == "evaluate":  # of a text as it is, however short
         require_local_files("--data", data[0])
-    _check_chat(goal, chat)
+    check_chat(goal, chat)
     found = look_at_data(None if goal == "evaluate" else data or None, chat)
     for line in found.lines:
         print(line)
-    out = out or Path(f"{_recipe_name(Path(model).resolve().stem)}-{goal}.toml")
-    text = model_recipe_toml(goal, model, data, found.data, hardware, _recipe_name(out.stem))
+    out = out or Path(f"{recipe_name(Path(model).resolve().stem)}-{goal}.toml")
+    text = model_recipe_toml(goal, model, data, found.data, hardware, recipe_name(out.stem))
     recipe = derive_recipe(parse_recipe(tomllib.loads(text))).recipe
     check_stages(recipe)
     if cost := estimate_finetuning(recipe, Machine()):
@@ -324,11 +196,7 @@ def _init_from_model(
         print(f"expect: {plan_table.describe_preference(cost)}")
     if cost := estimate_reinforcement(recipe, Machine()):
         print(f"expect: {plan_table.describe_reinforcement(cost)}")
-    _write(out, text)
-
-
-def _recipe_name(stem: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or "recipe"
+    write_recipe(out, text)
 
 
 def _ask(question: str, default: str, check: Callable[[str], Any]) -> Any:

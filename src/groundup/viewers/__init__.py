@@ -8,8 +8,11 @@
     dashboard.py           the panels of the dashboard, as data
     braille_canvas.py      line plots in braille characters
     terminal_dashboard.py  `groundup watch` on a terminal
+    local_page.py          a web page of this machine alone
     dashboard_server.py    `groundup watch --page`
     dashboard_page/        its HTML, CSS and JavaScript
+    form_server.py         `groundup init --form`
+    form_page/             its HTML, CSS and JavaScript
 
 Deliberately absent: torch, and any call from the training: a view reads the files that a stage writes anyway.
 """
