@@ -13,6 +13,7 @@ QUICK = {
     "full": TuningCase({"method": "full"}),
     "dora, LoRA+": TuningCase({"lora": {"dora": True, "plus_ratio": 16.0}, "precision": "bfloat16"}),
     "kto": TuningCase(loss="kto"),
+    "grpo": TuningCase({"updates_per_rollout": 2}, loss="grpo"),
 }
 MORE = {
     "lora": TuningCase(),
@@ -26,6 +27,8 @@ MORE = {
     "orpo": TuningCase(loss="orpo"),
     "simpo": TuningCase(loss="simpo"),
     "reward": TuningCase(loss="reward"),
+    "grpo, full": TuningCase({"method": "full"}, loss="grpo"),
+    "rloo": TuningCase(loss="rloo"),
 }  # fmt: skip
 TOLERANCE = {"loss": 2e-6, "gradient_norm": 1e-5, "learning_rate": 0.0, "weights": 2e-5}
 
@@ -37,7 +40,10 @@ def assert_equal(found, expected, tolerance=TOLERANCE):
         np.testing.assert_allclose(found[name], expected[name], rtol=tolerance[name], atol=tolerance[name])
     assert [row["step"] for row in found["evaluations"]] == [row["step"] for row in expected["evaluations"]]
     for row, other in zip(found["evaluations"], expected["evaluations"], strict=True):
-        assert row["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        for name in ("loss", "reward"):
+            assert row.get(name) == pytest.approx(other.get(name), abs=1e-5)
+    for name in ("kl", "reward"):
+        np.testing.assert_allclose(found.get(name, []), expected.get(name, []), rtol=1e-5, atol=1e-6)
     assert found["weights"].keys() == expected["weights"].keys()
     for name, weight in expected["weights"].items():
         np.testing.assert_allclose(found["weights"][name], weight, rtol=0, atol=tolerance["weights"], err_msg=name)
@@ -48,7 +54,8 @@ def test_two_ranks_tune_as_one(cases):
     found = gloo_ranks.run_ranks(2, tuning_cases.tune_all, cases)
     for name, case in cases.items():
         expected = tuning_cases.tune(case)
-        assert expected["loss"][0] > expected["loss"][-1], name
+        rewarded = expected.get("reward")
+        assert rewarded[0] < rewarded[-1] if rewarded else expected["loss"][0] > expected["loss"][-1], name
         assert_equal(found[name], expected)
 
 

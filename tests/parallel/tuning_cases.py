@@ -15,6 +15,7 @@ from groundup.data.conversation_shapes import in_turn
 from groundup.finetune import finetune, finetune_preferences
 from groundup.finetune.chat_batches import ChatBatches
 from groundup.finetune.lora import LoRAOptions
+from groundup.finetune.reinforcement.reinforcement import finetune_reinforcement
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -26,12 +27,16 @@ MODEL = {
 }  # fmt: skip
 WORDS = ("red", "green", "blue", "white", "black", "grey", "pink")
 SFT = {"epochs": 4.0, "batch_tokens": 288, "sequence_length": 96, "learning_rate": 5e-3}
+REINFORCEMENT = {
+    "epochs": 4.0, "learning_rate": 1e-2, "prompts_per_step": 3, "group_size": 4, "max_answer_tokens": 8, "kl_coefficient": 0.1,
+    "precision": "float32",
+}  # fmt: skip
 PREFERENCE = {"epochs": 3.0, "batch_tokens": 300, "learning_rate": 5e-3, "beta": 0.5}
 
 
 @dataclass(frozen=True)
 class TuningCase:
-    """One training: of `finetune`, or with `loss` of `finetune_preferences`.
+    """One training: of `finetune`, or with `loss` of `finetune_preferences` or `finetune_reinforcement`.
 
     Attributes:
         folder: keeps its checkpoints, one after each step.
@@ -89,15 +94,25 @@ def tune(case: TuningCase) -> dict[str, Any]:
     if case.loss is None:
         chats = [in_turn([f"Which colour is {word}?", f"It is {word}."]) for word in WORDS]
         result: Any = finetune(model, tokenizer, chats[:5], chats[5:], **SFT | options)
+    elif case.loss in ("grpo", "rloo"):
+        problems = [{"prompt": word, "answer": ""} for word in WORDS]
+        result = finetune_reinforcement(
+            model, tokenizer, problems[:5], small_letters, problems[5:], loss=case.loss, **REINFORCEMENT | options
+        )
     else:
         pairs = [{"prompt": f"{word}?", "chosen": f"Yes, {word}.", "rejected": "No." * (index % 3 + 1)}
                  for index, word in enumerate(WORDS)]  # fmt: skip
         result = finetune_preferences(model, tokenizer, pairs[:5], pairs[5:], loss=case.loss, **PREFERENCE | options)
     records = result.training.records
-    names = ("step", "loss", "gradient_norm", "learning_rate", "tokens")
-    found: dict[str, Any] = {name: [record[name] for record in records] for name in names}
+    names = ("step", "loss", "gradient_norm", "learning_rate", "tokens", "kl", "reward")
+    found: dict[str, Any] = {name: [record[name] for record in records] for name in names if name in records[0]}
     weights = {name: weight.numpy() for name, weight in result.model.state_dict().items() if not weight.is_meta}
     return found | {"evaluations": result.training.evaluations, "weights": weights}
+
+
+def small_letters(text: str, problem: Any) -> float:
+    """Share of small letters: most groups of a new model differ in it."""
+    return sum(letter.islower() for letter in text) / max(1, len(text))
 
 
 def byte_tokenizer() -> Tokenizer:

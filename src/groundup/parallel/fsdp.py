@@ -30,8 +30,6 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
     embedding and head stay float32; with bfloat16-pure only the sums.
     """
     layout = mesh.layout
-    reshard = layout.reshard_after_forward
-    reshard = layout.pipeline == 1 if reshard is None else reshard
     offload: Any = OffloadPolicy()
     if layout.cpu_offload == "all":
         offload = CPUOffloadPolicy(pin_memory=mesh.device.type != "cpu")
@@ -43,7 +41,7 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
     if precision == "bfloat16-pure":
         rest_policy = block_policy
     common: dict[str, Any] = {
-        "reshard_after_forward": reshard and mesh.size("data") > 1,
+        "reshard_after_forward": reshards_blocks(mesh),
         "offload_policy": offload,
         "shard_placement_fn": _shard_placement,
     }
@@ -64,6 +62,13 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
+
+
+def reshards_blocks(mesh: Mesh) -> bool:
+    """Whether a block gives the gathered weights up after its forward pass."""
+    layout = mesh.layout
+    reshard = layout.pipeline == 1 if layout.reshard_after_forward is None else layout.reshard_after_forward
+    return reshard and mesh.size("data") > 1
 
 
 def _shard_placement(weight: nn.Parameter) -> Shard | None:

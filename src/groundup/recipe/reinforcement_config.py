@@ -116,10 +116,6 @@ class ReinforcementConfig(TuningConfig):
         """The rewards, or the one that stands for none."""
         return self.rewards or (RewardConfig(kind="answer"),)
 
-    @property
-    def one_device_reason(self) -> str | None:
-        return "answers are sampled from the whole model"
-
     @model_validator(mode="after")
     def _check_batch(self) -> "ReinforcementConfig":
         if self.batch_tokens is not None:

@@ -17,12 +17,7 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.reinforcement.rewards import Problem, RewardFunction, WeightedReward, exact_answer
-from groundup.finetune.reinforcement.rollout_batches import (
-    PolicyObjective,
-    ReferenceWeights,
-    RolloutBatches,
-    RolloutSettings,
-)
+from groundup.finetune.reinforcement.rollout_batches import PolicyObjective, RolloutBatches, RolloutSettings
 from groundup.finetune.sft import NUM_EVALS, PATIENCE, WARMUP_FRACTION
 from groundup.finetune.template_messages import prompt_ids
 from groundup.finetune.training_data.problems import problem_of
@@ -39,6 +34,7 @@ from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import TrainResult, build_engine, run_training_loop
 from groundup.train.device import setup_device
+from groundup.train.engines.base_engine import TorchEngine
 
 MAX_HELD_OUT = 200
 """Held-out problems that are answered in an evaluation."""
@@ -78,6 +74,7 @@ class ReinforcementResult:
         dropped: problems that were not, with the reason, one of DROP_REASONS.
         before, after: of the held-out problems; None without any.
         trained_parameters: number of trained parameters.
+        model: the model that was given; with several ranks a new one on the main rank, and undefined on the others.
     """
 
     training: TrainResult
@@ -89,6 +86,7 @@ class ReinforcementResult:
     before: HeldOutScore | None
     after: HeldOutScore | None
     trained_parameters: int
+    model: nn.Module
 
 
 def finetune_reinforcement(
@@ -106,6 +104,8 @@ def finetune_reinforcement(
     **options: Any,
 ) -> ReinforcementResult:
     """Train `model` in place on what it answers itself; afterwards it is on the CPU and in evaluation mode.
+
+    In a process group every rank calls it with the same arguments and answers its part of the prompts.
 
         problems = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a in range(20) for b in range(20)]
         result = finetune_reinforcement(load_model("runs/small/06-chat"), tokenizer, problems, loss="grpo", group_size=8)
@@ -147,8 +147,9 @@ def finetune_reinforcement(
     def score(model: nn.Module) -> HeldOutScore:
         return score_problems(model, tokenizer, held_out, held_out_prompts, rated, settings.max_answer_tokens)
 
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        result = score(model)
+    def evaluate(_: nn.Module) -> dict[str, float]:
+        with engine.eval_replica() as replica:
+            result = score(replica)
         return {"error_rate": 1 - result.accuracy, "accuracy": result.accuracy, "reward": result.reward}
 
     torch.manual_seed(seed)
@@ -156,30 +157,30 @@ def finetune_reinforcement(
     before = score(model.eval()) if held_out else None
     tuning.prepare(model, tokenizer.special_ids, knobs["lora_rank"])
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    reference = ReferenceWeights(model) if settings.kl_coefficient else None
     objective = PolicyObjective(settings)
     config = _train_config(settings, len(used), max(map(len, prompts)), knobs, tuning.precision)
     if held_out and keep_best_weights:
         config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
-    engine = build_engine(model, objective.objective(), config, machine)
+    engine = build_engine(model, objective.objective(), config, machine, whole_batches=True)
+    assert isinstance(engine, TorchEngine)
     with tempfile.TemporaryDirectory() as temporary:
-        out = Path(folder or temporary)
+        out = Path(engine.broadcast(folder or temporary))
         out.mkdir(parents=True, exist_ok=True)
-        batches = RolloutBatches(
-            engine.eval_model, engine.device, tokenizer, used, prompts, rated, objective, reference, out, seed
-        )
+        batches = RolloutBatches(engine, tokenizer, used, prompts, rated, objective, out, seed)
         training = run_training_loop(
             engine, batches, config, out, machine, eval_fn=evaluate if held_out else None, step_stats=batches.step_stats,
             seed=seed, name="reinforcement",
         )  # fmt: skip
-    engine.finalize()
-    after = score(model.to(engine.device)) if held_out else None
+    model = engine.finalize()
+    is_undefined = next(model.parameters()).is_meta  # on ranks other than the main one
+    after = score(model.to(engine.device)) if held_out and not is_undefined else None
     model.cpu()
     if merge and tuning.method != "full":
         merge_trainable_tokens(merge_lora(model))
     return ReinforcementResult(
-        training, config, knobs, used, held_out, dropped + dropped_held_out, before, after, trained_parameters
-    )
+        training, config, knobs, used, held_out, dropped + dropped_held_out, before, after, trained_parameters,
+        model,
+    )  # fmt: skip
 
 
 def encode_problems(

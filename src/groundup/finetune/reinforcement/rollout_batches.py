@@ -1,12 +1,13 @@
 """Batches that the model itself makes: at each step, answers that it samples with the weights of that step, and their rewards.
 
+Of several ranks each answers its part of the prompts, with all weights, and all then have the whole batch.
 A batch is a function of (weights, step, seed), so a resumed run makes the same one. Only where one rollout serves several
 updates it is kept in a file: the weights that sampled it are gone after the first.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from groundup.model.serialization import save_tensors
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, Objective
 from groundup.train.checkpoints import list_checkpoints
+from groundup.train.engines.base_engine import TorchEngine
 from groundup.train.jsonl_log import JsonlLog, Record
 from groundup.train.micro_batch import DEFAULT_TOKENS
 
@@ -57,24 +59,27 @@ class RolloutSettings:
 
 
 class ReferenceWeights:
-    """The trainable weights of a model as they are now: the reference policy while `applied`."""
+    """The trained weights (this rank's shards of them) as they are now: the reference policy while `applied`."""
 
-    def __init__(self, model: nn.Module):
-        self._pairs = [
-            (weight, weight.detach().clone()) for weight in model.parameters() if weight.requires_grad
-        ]  # the adapter, where there is one; else all weights
+    def __init__(self, weights: Sequence[Tensor]):
+        self._weights = weights  # the adapter, where there is one; else all
+        self._kept = [weight.detach().clone() for weight in weights]
 
     @contextmanager
+    @torch.no_grad()
     def applied(self) -> Iterator[None]:
         """Context in which the model has them."""
-        current = [weight.data for weight, _ in self._pairs]
-        for weight, kept in self._pairs:
-            weight.data = kept
+        current = [weight.detach().clone() for weight in self._weights]
+        self._set(self._kept)
         try:
             yield
         finally:
-            for (weight, _), data in zip(self._pairs, current, strict=True):
-                weight.data = data
+            self._set(current)
+
+    @torch.no_grad()
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.copy_(value)
 
 
 class PolicyObjective:
@@ -117,31 +122,30 @@ class RolloutBatches:
     """`batch(step)` samples answers with the model as it is at that step, and rates them.
 
     Args:
-        eval_model: context with the model in evaluation mode; see Engine.
+        engine: trains the model; its answers are sampled from it.
         prompts: token ids of the prompt of each problem.
         objective: its measurements go into `step_stats`.
-        reference: for a KL coefficient above 0.
         folder: for samples.jsonl, and for rollouts that serve several updates.
     """
 
     def __init__(
         self,
-        eval_model: Callable[[], AbstractContextManager[nn.Module]],
-        device: torch.device,
+        engine: TorchEngine,
         tokenizer: Tokenizer,
         problems: Sequence[Problem],
         prompts: Sequence[Sequence[int]],
         reward: WeightedReward,
         objective: PolicyObjective,
-        reference: ReferenceWeights | None,
         folder: Path,
         seed: int,
     ):
-        self.eval_model, self.device = eval_model, device
+        self.engine = engine
+        self.rank, self.ranks = engine.communicator.rank, engine.communicator.size
         self.tokenizer, self.problems, self.prompts = tokenizer, problems, prompts
-        self.reward, self.objective, self.reference = reward, objective, reference
+        self.reward, self.objective = reward, objective
+        self.reference = ReferenceWeights(engine.parameters) if objective.settings.kl_coefficient else None
         self.settings, self.folder, self.seed = objective.settings, folder, seed
-        self.samples = JsonlLog(folder / "samples.jsonl")
+        self.samples = JsonlLog(folder / "samples.jsonl" if engine.is_main else None)
         self._rollout: tuple[int, Batch, Record] | None = None
 
     def batch(self, step: int) -> Batch:
@@ -150,7 +154,7 @@ class RolloutBatches:
         first = step - step % self.settings.updates_per_rollout
         if first == step:
             self._rollout = (step, *self._sample(step))
-            if self.settings.updates_per_rollout > 1:
+            if self.settings.updates_per_rollout > 1 and self.engine.is_main:
                 self._write()
         elif self._rollout is None or self._rollout[0] != first:
             self._rollout = self._read(first)
@@ -159,6 +163,9 @@ class RolloutBatches:
     def step_stats(self, step: int) -> Record:
         """Fields for the record of a step: of its rollout, and what the loss measured."""
         assert self._rollout is not None
+        self.objective.rows = {
+            row: each for rows in self.engine.gather(self.objective.rows) for row, each in rows.items()
+        }
         return self._rollout[2] | self.objective.means()
 
     # ---- one rollout
@@ -169,31 +176,33 @@ class RolloutBatches:
         rows = shuffled_rows(number, settings.prompts_per_step, len(self.problems), self.seed)
         indices = [index for _, index in rows]
         prompts = [self.prompts[index] for index in indices]
-        with self.eval_model() as model:
-            groups = sample_groups(
-                model, prompts, settings.group_size, max_tokens=settings.max_answer_tokens, stop_ids=stop_ids,
-                temperature=settings.temperature, seed=_rollout_seed(self.seed, number), max_batch=MAX_BATCH_ANSWERS,
+        own = range(self.rank, len(prompts), self.ranks)
+        with self.engine.eval_replica() as model:
+            own_groups = sample_groups(
+                model, [prompts[place] for place in own], settings.group_size, max_tokens=settings.max_answer_tokens,
+                stop_ids=stop_ids, temperature=settings.temperature, seed=_rollout_seed(self.seed, number),
+                max_batch=MAX_BATCH_ANSWERS, places=own,
             )  # fmt: skip
-            texts = [[self._text(answer) for answer in group] for group in groups]
-            parts = [
-                [self.reward.score(text, self.problems[index]) for text in group]
-                for index, group in zip(indices, texts, strict=True)
-            ]
-            rewards = torch.tensor([[self.reward.total(values) for values in group] for group in parts])
-            answers = [answer for group in groups for answer in group]
-            batch = self._tensors(model, prompts, answers, rewards)
-        self._log(step, indices[0], texts[0], rewards[0])
+        own_parts = [
+            [self.reward.score(self._text(answer), self.problems[indices[place]]) for answer in group]
+            for place, group in zip(own, own_groups, strict=True)
+        ]
+        gathered = self.engine.gather((own_groups, own_parts))
+        groups, parts = (
+            [gathered[place % self.ranks][kind][place // self.ranks] for place in range(len(prompts))]
+            for kind in (0, 1)
+        )
+        rewards = torch.tensor([[self.reward.total(values) for values in group] for group in parts])
+        answers = [answer for group in groups for answer in group]
+        batch = self._tensors(prompts, answers, rewards)
+        self._log(step, indices[0], [self._text(answer) for answer in groups[0]], rewards[0])
         return batch, self._statistics(rewards, parts, answers)
 
     def _text(self, answer: SampledAnswer) -> str:
         return decode_output(self.tokenizer, answer.tokens).strip()
 
     def _tensors(
-        self,
-        model: nn.Module,
-        prompts: Sequence[Sequence[int]],
-        answers: Sequence[SampledAnswer],
-        rewards: Float[Tensor, "P G"],
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[SampledAnswer], rewards: Float[Tensor, "P G"]
     ) -> Batch:
         settings = self.settings
         repeated = [prompt for prompt in prompts for _ in range(settings.group_size)]
@@ -201,10 +210,10 @@ class RolloutBatches:
         tokens, mask = padded_rows(repeated, [answer.tokens for answer in answers], pad_id)
         batch = {"tokens": tokens, "mask": mask, "rows": torch.arange(len(tokens))}
         if settings.needs_old_log_probs:
-            batch["old_log_probs"] = self._log_probs(model, tokens, mask)
+            batch["old_log_probs"] = self._log_probs(tokens, mask)
         if self.reference is not None:
             with self.reference.applied():
-                batch["reference_log_probs"] = self._log_probs(model, tokens, mask)
+                batch["reference_log_probs"] = self._log_probs(tokens, mask)
         if settings.loss == "rloo" and "reference_log_probs" in batch:
             kl = (batch["old_log_probs"] - batch["reference_log_probs"]).sum(dim=1)
             rewards = rewards - settings.kl_coefficient * kl.view_as(rewards)
@@ -212,17 +221,21 @@ class RolloutBatches:
         return batch if settings.kl_coefficient and settings.loss != "rloo" else without_idle_rows(batch)
 
     @torch.no_grad()
-    def _log_probs(
-        self, model: nn.Module, tokens: Int[Tensor, "B T"], mask: Int[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
-        """By a forward pass, as in training: those of the sampling engine differ by rounding and are before temperature."""
-        device = self.device
+    def _log_probs(self, tokens: Int[Tensor, "B T"], mask: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """By forward passes, as in training: those of the sampling engine differ by rounding and are before temperature.
+
+        As many on each rank, since they gather sharded weights; the last one may be there for its number.
+        """
+        device = self.engine.device
         size = max(1, DEFAULT_TOKENS[device.type] // tokens.shape[1])
-        parts = [
-            masked_log_probs(model, rows.to(device), chosen.to(device), temperature=self.settings.temperature).cpu()
-            for rows, chosen in zip(tokens.split(size), mask.split(size), strict=True)
-        ]
-        return torch.cat(parts)
+        parts = list(zip(tokens.split(size), mask.split(size), strict=True))
+        own = []
+        with self.engine.eval_model() as model:
+            for first in range(0, len(parts), self.ranks):
+                rows, chosen = (part.to(device) for part in parts[min(first + self.rank, len(parts) - 1)])
+                own.append(masked_log_probs(model, rows, chosen, temperature=self.settings.temperature).cpu())
+        gathered = self.engine.gather(own)
+        return torch.cat([gathered[index % self.ranks][index // self.ranks] for index in range(len(parts))])
 
     def _statistics(
         self, rewards: Float[Tensor, "P G"], parts: list[list[tuple[float, ...]]], answers: Sequence[SampledAnswer]

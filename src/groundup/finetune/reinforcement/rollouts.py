@@ -37,6 +37,7 @@ def sample_groups(
     temperature: float = 1.0,
     seed: int = 0,
     max_batch: int = 64,
+    places: Sequence[int] | None = None,
 ) -> list[list[SampledAnswer]]:
     """`group_size` answers to each prompt, sampled in one batch by the model as it is, its adapter included.
 
@@ -45,10 +46,11 @@ def sample_groups(
     Args:
         max_tokens: of an answer, its last token included.
         max_batch: answers that are decoded at the same time; the same number gives the same answers.
+        places: of the prompts, where they are a part of all; default: from 0.
     """
     engine = BatchingEngine(model, max_batch=max_batch)
     requests: list[list[Request]] = []
-    for prompt_index, prompt in enumerate(prompts):
+    for prompt_index, prompt in zip(range(len(prompts)) if places is None else places, prompts, strict=True):
         group = []
         for sample_index in range(group_size):
             number = np.random.SeedSequence((seed, prompt_index, sample_index)).generate_state(1, np.uint64)[0]

@@ -1,23 +1,24 @@
 """Stage 08-reinforcement: the last model learns from rewards for its own answers."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
+from groundup.artifacts.rank_environment import is_main
 from groundup.evaluate.intervals import paired_share_interval, share_interval
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers
 from groundup.finetune.reinforcement.recipe_rewards import build_reward, read_usable_problems
 from groundup.finetune.reinforcement.reinforcement import ReinforcementResult, finetune_reinforcement
-from groundup.finetune.trainable_base import load_base, save_tuned
+from groundup.finetune.trainable_base import load_base, machine_of_rank, save_tuned
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.read_stats import DROP_REASONS
 from groundup.finetune.tuning_options import TuningOptions
 from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
+from groundup.parallel import process_group
 from groundup.recipe import RecipeView
 from groundup.recipe.reinforcement_config import ReinforcementConfig
 from groundup.stages import last_model_stage
@@ -45,7 +46,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     intervals of 95%), validation over time, examples of held-out answers, answers to recipe.reinforcement.prompts before
     and after, speed.
     """
-    machine = replace(machine, layout={})  # this stage has one process
+    machine = machine_of_rank(machine)
     config: ReinforcementConfig = recipe.reinforcement
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
@@ -58,11 +59,15 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     train, validation = split_examples(problems, config.validation_fraction, lambda each: repr(each.messages))
     answers_before = greedy_answers(model, tokenizer, config.prompts)
     machine.progress.log(f"answering {len(validation):,} held-out problems, before the training")
-    result = finetune_reinforcement(
-        model, tokenizer, train, build_reward(config.all_rewards, machine), validation,
-        keep_best_weights=bool(config.keep_best_weights), merge=False, folder=out, machine=machine, seed=recipe.seed,
-        **{name: getattr(config, name) for name in OPTIONS}, **tuning.as_arguments(),
-    )  # fmt: skip
+    with process_group(setup_device(machine), machine.stall_timeout_seconds):
+        result = finetune_reinforcement(
+            model, tokenizer, train, build_reward(config.all_rewards, machine), validation,
+            keep_best_weights=bool(config.keep_best_weights), merge=False, folder=out, machine=machine, seed=recipe.seed,
+            **{name: getattr(config, name) for name in OPTIONS}, **tuning.as_arguments(),
+        )  # fmt: skip
+    if not is_main():
+        return {}
+    model = result.model
     save_tuned(model, tokenizer, out, config.method, inputs[source])
     for problem, reason in result.dropped:
         stats.kept -= 1

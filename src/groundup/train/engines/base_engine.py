@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,6 +124,9 @@ class BaseEngine:
     def broadcast(self, value: Any) -> Any:
         return self.communicator.broadcast_object(value)
 
+    def gather(self, value: Any) -> list[Any]:
+        return self.communicator.all_gather_objects(value)
+
     def save(self, folder: Path) -> Callable[[], None]:
         return self.state.save(folder)
 
@@ -151,6 +155,10 @@ class TorchEngine(BaseEngine):
     parameters: list[nn.Parameter]
     optimizers: list[torch.optim.Optimizer]
     mesh: Mesh | None = None
+
+    def eval_replica(self) -> AbstractContextManager[nn.Module]:
+        """As `eval_model`, but each rank has all weights meanwhile, and calls the model as often as it likes."""
+        raise NotImplementedError
 
     def optimizer_step(self, lr_multiplier: float) -> float:
         norm = clip_grad_norm(self.parameters, self.settings.max_grad_norm, self.mesh).item()

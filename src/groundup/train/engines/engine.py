@@ -89,6 +89,10 @@ class Engine(Protocol):
         """The main rank's value, on all ranks."""
         ...
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in rank order."""
+        ...
+
     def finalize(self) -> nn.Module:
         """The full model on the CPU in evaluation mode, averaged if weight averaging is on. The engine is unusable
         afterwards; on ranks other than the main one the return value is undefined.

@@ -87,6 +87,8 @@ class NativeEngine(TorchEngine):
         finally:
             self.module.train()
 
+    eval_replica = eval_model
+
     def save(self, folder: Path) -> Callable[[], None]:
         return self.state.save(
             folder, micro_batch_size=str(self.micro_batch_size), micro_batch_tokens=str(self._micro_batch_tokens)

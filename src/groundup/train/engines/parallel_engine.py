@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.parallel import Mesh, build_mesh, parallelize
+from groundup.parallel.fsdp import reshards_blocks
 from groundup.parallel.gradients import all_reduce_partial_grads
 from groundup.parallel.module_surgery import trainable_parameters
 from groundup.parallel.pipeline_parallel import PipelineEvaluator, build_schedule
@@ -164,9 +165,27 @@ class ParallelEngine(TorchEngine):
                     methods.enter_context(_fsdp_methods(model))
                 yield model
         finally:
-            for part in (part for part in self.module.modules() if isinstance(part, FSDPModule)):
+            for part in self._sharded_modules():
                 part.reshard()
             self.module.train()
+
+    @contextmanager
+    def eval_replica(self) -> Iterator[nn.Module]:
+        """As `eval_model`, for layouts of rows: one forward pass gathers the weights, which then stay."""
+        with self.eval_model() as model:
+            blocks = [part for part in self._sharded_modules() if part is not model]
+            for part in blocks:
+                part.set_reshard_after_forward(False, recurse=False)
+            with torch.no_grad():
+                model(torch.zeros(1, 1, dtype=torch.long, device=self.device))
+            try:
+                yield model
+            finally:
+                for part in blocks:
+                    part.set_reshard_after_forward(reshards_blocks(self.mesh), recurse=False)
+
+    def _sharded_modules(self) -> list[FSDPModule]:
+        return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
 
 
 def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
