@@ -205,6 +205,7 @@ def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimi
 def _fsdp_methods(model: nn.Module) -> Iterator[None]:
     """Context in which methods other than `forward` gather sharded weights as well."""
     names = [name for name in ("hidden_states", "logits", "embed", "encode") if hasattr(model, name)]
+    names = [name for name in names if name not in model.__dict__]  # registered twice, they give the weights up
     for name in names:
         register_fsdp_forward_method(model, name)
     try:
