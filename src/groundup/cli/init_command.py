@@ -143,11 +143,11 @@ def init(
 
 def _check_given(answers: dict[str, str | None]) -> None:
     """Raises UserError for a wrong option, before the data are read."""
-    from groundup.plan.init_offers import check_money, check_optional_hours
-    from groundup.plan.init_recipe import check_goal, check_hardware
+    from groundup.plan.init_offers import check_money, check_optional_hardware, check_optional_hours
+    from groundup.plan.init_recipe import check_goal
 
     checks: dict[str, Callable[[Any], Any]] = {
-        "goal": check_goal, "money": check_money, "hardware": check_hardware, "hours": check_optional_hours,
+        "goal": check_goal, "money": check_money, "hardware": check_optional_hardware, "hours": check_optional_hours,
     }  # fmt: skip
     for name, value in answers.items():
         if value is not None:

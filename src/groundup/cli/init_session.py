@@ -12,9 +12,11 @@ from groundup.cli.init_data import SAMPLE, DataFound, check_chat, look_at_data
 from groundup.plan import init_recipe
 from groundup.plan.init_offers import (
     OFFER_MEANINGS,
+    OPEN,
     BudgetAnswers,
     OfferedPlan,
     check_money,
+    check_optional_hardware,
     check_optional_hours,
     default_offer,
     make_offers,
@@ -30,7 +32,7 @@ SMALL_CHAT = 10_000_000
 
 
 @dataclass(frozen=True)
-class Question:
+class InitQuestion:
     """One question: its option, its words, its choices by meaning, and a check of the answer.
 
     `name` is that of the option; `default` depends on the data and on earlier answers.
@@ -59,7 +61,7 @@ class InitSession:
             self.found, self._looked = look_at_data(data, chat), (data, chat)
         return self.found
 
-    def questions(self, chat: list[str] | None) -> list[Question]:
+    def questions(self, chat: list[str] | None) -> list[InitQuestion]:
         """The questions after the one for data, each with its default."""
         assert self.found is not None
         found = self.found
@@ -75,12 +77,13 @@ class InitSession:
             for name in shown
             if (spec := init_recipe.DEVICES.get(name))
         }
-        open_hours = {"open": "plans of different length are offered"}
+        open_hours = {OPEN: "plans of different length are offered"}
+        any_device = {OPEN: f"this machine, {this_machine()}; for money, the one with which it buys most"}
         return [
-            Question("goal", "Goal?", found.default_goal, init_recipe.GOAL_MEANINGS, check_goal),
-            Question("money", "Money for rented hardware, in USD? 0: none.", "0", {}, check_money),
-            Question("hardware", "Device?", this_machine(), devices, init_recipe.check_hardware),
-            Question("hours", "Hours of pretraining?", "open", open_hours, check_optional_hours),
+            InitQuestion("goal", "Goal?", found.default_goal, init_recipe.GOAL_MEANINGS, check_goal),
+            InitQuestion("money", "Money for rented hardware, in USD? 0: none.", "0", {}, check_money),
+            InitQuestion("hardware", "Device?", OPEN, any_device | devices, check_optional_hardware),
+            InitQuestion("hours", "Hours of pretraining?", OPEN, open_hours, check_optional_hours),
         ]
 
     def offer(self, goal: str, budget: BudgetAnswers, name: str) -> list[OfferedPlan]:
@@ -92,7 +95,7 @@ class InitSession:
         plans, refused = plan_offers(goal, self.found.data, offers, name, speeds)
         local = [offered for offered in plans if offered.offer.hardware == here]
         if self._speed is None and local:
-            self._speed = self._measure_speed(local[-1].plan, here)
+            self._speed = self._measure_speed(local[0].plan, here)
             if self._speed != 1.0:
                 plans, refused = plan_offers(goal, self.found.data, offers, name, {here: self._speed})
         for line in refused:

@@ -9,7 +9,7 @@ from groundup.artifacts.errors import UserError
 from groundup.plan.derive import SECONDS_PER_HOUR, Plan, require_derived
 from groundup.plan.expected_loss import UNIT, expected_loss
 from groundup.plan.hardware import DEVICES, device_spec
-from groundup.plan.init_recipe import RecipeData, recipe_toml
+from groundup.plan.init_recipe import RecipeData, check_hardware, check_hours, recipe_toml
 from groundup.plan.plan_table import format_hours
 from groundup.plan.run_cost import RunCost, load_prices, run_cost
 
@@ -18,6 +18,8 @@ OFFER_MEANINGS = {
     "good": "the time that you give, or tonight",
     "best": "what the money buys",
 }
+OPEN = "open"
+"""Answer that leaves a part of the budget to the offers."""
 NOW_HOURS, TONIGHT_HOURS, LONGEST_HOURS = 1.0, 8.0, 168.0
 """Hours of the plans where none are given: now, tonight, and at most a week for money."""
 SMALL_FRACTION = 1 / 8
@@ -75,9 +77,12 @@ def check_money(answer: Any) -> float | None:
 
 def check_optional_hours(answer: Any) -> float | None:
     """Hours above 0; nothing: None. Raises UserError for anything else."""
-    from groundup.plan.init_recipe import check_hours
+    return None if answer in (None, "", OPEN) else check_hours(answer)
 
-    return None if answer in (None, "", "open") else check_hours(answer)
+
+def check_optional_hardware(answer: Any) -> str | None:
+    """The name of a device; nothing: None. Raises UserError for anything else."""
+    return None if answer in (None, "", OPEN) else check_hardware(answer)
 
 
 def make_offers(budget: BudgetAnswers, here: str) -> list[Offer]:
@@ -133,7 +138,7 @@ def _operations(offer: Offer) -> float:
 def plan_offers(
     goal: str, data: RecipeData, offers: Sequence[Offer], name: str, relative_speeds: Mapping[str, float] | None = None
 ) -> tuple[list[OfferedPlan], list[str]]:
-    """The plans of `offers`, without those that equal an earlier one, and a line for each that is not possible.
+    """The plans of `offers`, without those that equal a longer one, and a line for each that is not possible.
 
     `relative_speeds`: of devices, as in budget.relative_speed. Raises UserError if no offer is possible.
     """
@@ -149,8 +154,7 @@ def plan_offers(
             refused.append(f"{offer.name} plan: {reason.message}")
             continue
         offered = _offered(offer, text, plan, data.tokens)
-        if not any(_is_same(offered, other) for other in plans):
-            plans.append(offered)
+        plans = [*(other for other in plans if not _is_same(offered, other)), offered]
     if not plans:
         raise error
     return plans, refused
