@@ -1,6 +1,7 @@
-"""Benchmark: quantization of a model beside GPTQModel and llm-compressor: processor time, peak memory, KL to the float model.
+"""Benchmark: quantization of a model beside GPTQModel, llm-compressor and llama.cpp: processor time, peak memory, KL to the float
+model.
 
-    GROUNDUP_GPTQMODEL_PYTHON=a/bin/python GROUNDUP_LLMCOMPRESSOR_PYTHON=b/bin/python \\
+    GROUNDUP_GPTQMODEL_PYTHON=a/bin/python GROUNDUP_LLMCOMPRESSOR_PYTHON=b/bin/python GROUNDUP_LLAMA_CPP_PYTHON=c/bin/python \\
         python benchmarks/quantize.py --model FOLDER --calibration FILE --text FILE [--rows ROW ...] [--jobs 2] [--save]
 
 FOLDER is a Hugging Face folder in bfloat16: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes it of the file of the
@@ -9,7 +10,9 @@ the two must be different documents.
 
 A row is METHOD-BITS-GROUP-GRID and, for gptq, -order to round the columns in the order of the file; METHOD is one of ours, or
 gptqmodel, llmcompressor_gptq or llmcompressor_awq. A size in place of BITS (113MB) gives each layer its own. Methods with one
-scheme have no group and grid: nf4-4, float8-8, smoothquant-8.
+scheme have no group and grid: nf4-4, float8-8, smoothquant-8. A file of GGUF is gguf-DTYPE, weighted by the inputs of layers on
+the calibration text, gguf-DTYPE-plain without, and llama.cpp-DTYPE, which llama.cpp (cyllama) makes of our float file without.
+--save writes the results after each row, and keeps the rows of an earlier call with the same text.
 Each row runs in a process of its own on one thread, with --jobs several at a time: processor time from the opened model to the
 quantized one in memory, peak resident memory of the process. All are then opened by this project and compared with the float
 model on the same windows.
@@ -37,8 +40,16 @@ ROWS = [
     for method in ("rtn", "gptq", "awq", "autoround")
 ]
 ROWS += ["nf4-4", "gptq-113MB-64-sym", "gptq-100MB-64-sym", "rtn-8-64-sym", "float8-8", "smoothquant-8"]
+FILE_TYPES = {"q4_0": 2, "q8_0": 7, "q3_k_m": 12, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
+"""llama.cpp's numbers."""
+ROWS += [f"gguf-{dtype}{plain}" for dtype in FILE_TYPES for plain in ("", "-plain")]
 PEER_ROWS = ["gptqmodel-4-64-sym", "llmcompressor_gptq-4-64-sym", "llmcompressor_awq-4-64-asym"]
-PYTHONS = {"gptqmodel": "GROUNDUP_GPTQMODEL_PYTHON", "llmcompressor": "GROUNDUP_LLMCOMPRESSOR_PYTHON"}
+PEER_ROWS += [f"llama.cpp-{dtype}" for dtype in FILE_TYPES]
+PYTHONS = {
+    "gptqmodel": "GROUNDUP_GPTQMODEL_PYTHON",
+    "llmcompressor": "GROUNDUP_LLMCOMPRESSOR_PYTHON",
+    "llama.cpp": "GROUNDUP_LLAMA_CPP_PYTHON",
+}
 
 
 def run_groundup(row: dict[str, Any], model_path: str, windows: list[list[int]], out: str) -> dict[str, Any]:
@@ -114,7 +125,44 @@ def run_llmcompressor(row: dict[str, Any], model_path: str, windows: list[list[i
     return facts
 
 
+def run_gguf(row: dict[str, Any], model_path: str, windows: list[list[int]], out: str) -> dict[str, Any]:
+    import torch
+
+    from groundup import interop
+    from groundup.interop.gguf import export_gguf, measure_importance
+
+    model, tokenizer = interop.open_model(model_path, "cpu")
+    began = time.process_time()
+    importance = None if row["plain"] else measure_importance(model, torch.tensor(windows))
+    Path(out).mkdir()
+    export_gguf(model, tokenizer, Path(out, "model.gguf"), row["dtype"], importance=importance)
+    return {"seconds": time.process_time() - began}
+
+
+def run_llama_cpp(row: dict[str, Any], model_path: str, windows: list[list[int]], out: str) -> dict[str, Any]:
+    from cyllama.llama import llama_cpp
+
+    llama_cpp.disable_logging()
+    parameters = llama_cpp.LlamaModelQuantizeParams()
+    parameters.ftype, parameters.nthread = FILE_TYPES[row["dtype"]], 1
+    Path(out).mkdir()
+    began = time.process_time()
+    llama_cpp.model_quantize(str(Path(out).parent / FLOAT_FILE), str(Path(out, "model.gguf")), parameters)
+    return {"seconds": time.process_time() - began}
+
+
+FLOAT_FILE = "float.gguf"
+RUNS = {"gptqmodel": run_gptqmodel, "llmcompressor": run_llmcompressor, "gguf": run_gguf, "llama.cpp": run_llama_cpp}
+
+
+def peer_of(row: str) -> str:
+    return row.split("-")[0].split("_")[0]
+
+
 def parse_row(row: str) -> dict[str, Any]:
+    if peer_of(row) in ("gguf", "llama.cpp"):
+        _, dtype, *options = row.split("-")
+        return {"dtype": dtype, "plain": bool(options)}
     method, bits, group, grid, *options = (row if row.count("-") > 1 else f"{row}-64-sym").split("-")
     return {
         "method": method, "bits": int(bits) if bits.isdigit() else bits, "group": int(group), "grid": grid,
@@ -125,9 +173,7 @@ def parse_row(row: str) -> dict[str, Any]:
 def run_row(row: str, model_path: str, windows_file: str, out: str) -> None:
     """In a process of its own: print one JSON line."""
     described, windows = parse_row(row), json.loads(Path(windows_file).read_text())
-    peer = described["method"].split("_")[0]
-    run = {"gptqmodel": run_gptqmodel, "llmcompressor": run_llmcompressor}.get(peer, run_groundup)
-    facts = run(described, model_path, windows, out)
+    facts = RUNS.get(peer_of(row), run_groundup)(described, model_path, windows, out)
     # not getrusage's maximum, which a process inherits from the one that started it
     status = Path("/proc/self/status").read_text()
     facts["memory"] = int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -135,8 +181,7 @@ def run_row(row: str, model_path: str, windows_file: str, out: str) -> None:
 
 
 def measure(row: str, model_path: str, windows_file: str, out: Path) -> dict[str, Any]:
-    peer = row.split("-")[0].split("_")[0]
-    python = os.environ[PYTHONS[peer]] if peer in PYTHONS else sys.executable
+    python = os.environ[PYTHONS[peer_of(row)]] if peer_of(row) in PYTHONS else sys.executable
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     arguments = ["--run-row", row, "--model", model_path, "--windows", windows_file, "--out", str(out)]
     done = subprocess.run([python, __file__, *arguments], env=environment, capture_output=True, text=True, check=False)
@@ -144,6 +189,24 @@ def measure(row: str, model_path: str, windows_file: str, out: Path) -> dict[str
         if line.startswith("facts "):
             return json.loads(line.removeprefix("facts "))
     return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][:200]}
+
+
+def open_quantized(out: Path) -> Any:
+    from groundup.interop.gguf import load_gguf
+    from groundup.quantize.model_loader import load_quantized_model
+
+    file = out / "model.gguf"
+    return load_gguf(file)[0].eval() if file.is_file() else load_quantized_model(out)[0]
+
+
+def save_results(path: Path, header: list[str], lines: dict[str, str]) -> None:
+    """The rows, and those of an earlier call with the same header."""
+    found = path.read_text(encoding="utf-8") if path.is_file() else ""
+    title, _, after = found.partition(header[0])
+    kept = [line for line in after.splitlines() if line.startswith("| ") and not line.startswith(header[2][:6])]
+    rows = {line.split("|")[1].strip(): line for line in kept} | lines
+    text = [title or "# Quantization\n\n", *(f"{line}\n" for line in [*header, *rows.values()])]
+    path.write_text("".join(text), encoding="utf-8")
 
 
 def main() -> None:
@@ -169,48 +232,53 @@ def main() -> None:
     from groundup.artifacts.progress import ProgressTask
     from groundup.quantize.calibration_windows import evenly_spaced_windows
     from groundup.quantize.float_comparison import compare_with_float
-    from groundup.quantize.model_loader import load_quantized_model
 
     torch.set_num_threads(1)
     model, tokenizer = interop.open_model(options.model, "cpu")
     texts = {name: path.read_text(encoding="utf-8") for name, path in vars(options).items() if isinstance(path, Path)}
     windows = evenly_spaced_windows(tokenizer.encode(texts["calibration"]), WINDOW, options.tokens)
     held_out = evenly_spaced_windows(tokenizer.encode(texts["text"]), WINDOW, options.eval_tokens)
-    peers = [row for row in PEER_ROWS if PYTHONS[row.split("-")[0].split("_")[0]] in os.environ]
-    lines = [
+    peers = [row for row in PEER_ROWS if PYTHONS[peer_of(row)] in os.environ]
+    rows = options.rows if options.rows is not None else [*ROWS, *peers]
+    results = Path(__file__).parent / "results" / f"{date.today()}-quantize.md"
+    lines: dict[str, str] = {}
+    header = [
         f"{date.today()}, {platform.processor() or platform.machine()}, one thread, {windows.numel()} calibration tokens,"
         f" KL on {held_out.numel()} other tokens, {Path(options.model).name}",
         "",
         "| row | KL | 95% | top-1 agreement | bits per weight | file MB | processor s | peak MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    print("\n".join(lines), flush=True)
+    print("\n".join(header), flush=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         windows_file = Path(folder, "windows.json")
         windows_file.write_text(json.dumps(windows.tolist()))
-        rows = options.rows if options.rows is not None else [*ROWS, *peers]
+        if any(peer_of(row) == "llama.cpp" for row in rows):
+            from groundup.interop.gguf import export_gguf
+
+            export_gguf(model, tokenizer, Path(folder, FLOAT_FILE))
         running = [pool.submit(measure, row, options.model, str(windows_file), Path(folder, row)) for row in rows]
         for row, measured in zip(rows, running, strict=True):
             facts = measured.result()
             if "failed" in facts:
-                lines.append(f"| {row} | failed: {facts['failed']} | | | | | | |")
+                lines[row] = f"| {row} | failed: {facts['failed']} | | | | | | |"
             else:
                 out = Path(folder, row)
-                megabytes = sum(file.stat().st_size for file in out.glob("*.safetensors")) / 1e6
-                quantized, _ = load_quantized_model(out)
+                files = [file for file in out.iterdir() if file.suffix in (".safetensors", ".gguf")]
+                megabytes = sum(file.stat().st_size for file in files) / 1e6
+                quantized = open_quantized(out)
                 task = ProgressTask("comparing", None, "tokens")
                 found = compare_with_float(model, {row: quantized}, held_out, task)[row]
                 low, high = found.kl_interval or (0.0, 0.0)
                 bits = f"{facts['bits']:.2f}" if "bits" in facts else ""
-                lines.append(
+                lines[row] = (
                     f"| {row} | {found.kl_divergence:.4f} | {low:.3f} to {high:.3f} | {found.top1_agreement:.3f} | {bits} "
                     f"| {megabytes:.1f} | {facts['seconds']:.0f} | {facts['memory'] / 1e6:.0f} |"
                 )
                 shutil.rmtree(out)
-            print(lines[-1], flush=True)
-    if options.save:
-        path = Path(__file__).parent / "results" / f"{date.today()}-quantize.md"
-        path.write_text("# Quantization\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+            print(lines[row], flush=True)
+            if options.save:
+                save_results(results, header, lines)
 
 
 if __name__ == "__main__":
