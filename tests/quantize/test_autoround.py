@@ -6,7 +6,7 @@ import torch
 from groundup.artifacts.progress import ProgressTask
 from groundup.model import build_model
 from groundup.quantize.block_methods import METHODS
-from groundup.quantize.calibration import iter_blocks, linear_layers
+from groundup.quantize.calibration import BlockCalibration, iter_blocks, linear_layers
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.methods.autoround import RoundingStart, learn_rounding
 from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
@@ -104,3 +104,19 @@ def test_progress_of_each_step(decoder, windows):
     settings = QuantizationSettings("autoround", QuantizationScheme(4, 32), rounding_steps=2)
     assert len(list(METHODS["autoround"](calibration, settings, said.append))) == 7
     assert [line.split(",")[0] for line in said] == ["blocks.0: step 1", "blocks.0: step 2"]
+
+
+def test_the_seed_orders_the_windows(make_decoder, windows, monkeypatch):
+    run, read = BlockCalibration.run, []
+
+    def record(self, rows, weights=None):
+        if weights and torch.is_grad_enabled():  # a step
+            read.append(rows.start)
+        return run(self, rows, weights)
+
+    monkeypatch.setattr(BlockCalibration, "run", record)
+    for seed in (1, 1, 2):
+        settings = QuantizationSettings("autoround", QuantizationScheme(3, 32), rounding_steps=3, seed=seed)
+        quantize_model(make_decoder(num_layers=1), settings, windows)
+    assert read[:3] == read[3:6] != read[6:]
+    assert sorted(read[:3]) == sorted(read[6:]) == [0, 10, 20]

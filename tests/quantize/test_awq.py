@@ -78,3 +78,23 @@ def test_channel_scales_are_normalized():
     scales = channel_scales(torch.tensor([0.01, 1.0, 50.0]), 0.7)
     assert (scales.max() * scales.min()).item() == pytest.approx(1)
     assert torch.equal(channel_scales(torch.rand(5) + 1, 0.0), torch.ones(5))
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "zero_centered_rmsnorm", "layernorm"])
+def test_scales_folded_into_a_bfloat16_norm_lose_nothing(make_decoder, norm):
+    """The layers are multiplied by what the norm, rounded to bfloat16, was divided by."""
+    block = make_decoder(norm=norm).bfloat16().blocks[0]
+    layers = linear_layers(block)
+    for layer in layers.values():
+        layer.float()
+    group = scale_groups(block)[0]
+    with torch.no_grad():
+        group.preceding.weight.normal_(generator=torch.Generator().manual_seed(0))
+    offset = float(norm.startswith("zero"))
+    norms, before = group.preceding.weight.float() + offset, layers["attention.q_proj"].weight.clone()
+    wanted = torch.rand(len(norms), generator=torch.Generator().manual_seed(1)) + 0.5
+    applied = apply_scales(group, layers, wanted)
+    assert group.preceding.weight.dtype == torch.bfloat16
+    products = (group.preceding.weight.float() + offset) * layers["attention.q_proj"].weight
+    torch.testing.assert_close(products, norms * before, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(applied, wanted, rtol=0.01, atol=0.1)

@@ -114,6 +114,17 @@ def test_compared_text_is_other_text(decoder, byte_tokenizer, tmp_path):
     assert "below 4,096, more text" in found.warning()
 
 
+def test_the_seed_draws_the_text(decoder, byte_tokenizer, tmp_path):
+    (tmp_path / "a.txt").write_text(" ".join(map(str, range(5000))))
+    section = QuantizeConfig(calibration_tokens=512, eval_tokens=512)
+
+    def windows(seed):
+        return calibration_text(decoder, byte_tokenizer, {}, section, seed, [tmp_path / "a.txt"]).windows
+
+    assert torch.equal(windows(1), windows(1))
+    assert not torch.equal(windows(1), windows(2))
+
+
 def test_text_that_repeats_itself_is_refused(decoder, byte_tokenizer, tmp_path):
     (tmp_path / "hello.txt").write_text("hello world " * 2000)
     section = QuantizeConfig(calibration_tokens=4096)
@@ -149,15 +160,17 @@ def test_methods_side_by_side(make_decoder, byte_tokenizer, tmp_path, monkeypatc
     byte_tokenizer.save(tmp_path / "plain")
     (tmp_path / "a.txt").write_text(VARIED * 2)
     seen: list[dict] = []
+    names = candidate_names("rtn,gptq-4,gguf-q8_0", size="0.17MB")
     result = compare_methods(
-        tmp_path / "plain", candidate_names("rtn,gptq-4", size="0.17MB"), device="cpu", calibration=[tmp_path / "a.txt"],
+        tmp_path / "plain", names, device="cpu", calibration=[tmp_path / "a.txt"],
         on_row=seen.append, eval_tokens=2048, calibration_tokens=2048,
     )  # fmt: skip
     rows = result["rows"]
     assert rows == seen == json.loads(json.dumps(rows, allow_nan=False))
-    assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "rtn-0.17MB", "gptq-4"]
-    assert len(measured) == 5
-    reference, four, eight, sized, gptq = rows
+    assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "rtn-0.17MB", "gptq-4", "gguf-q8_0"]
+    assert len(measured) == 6
+    assert measured[-1].name == "model.gguf"
+    reference, four, eight, sized, gptq, _ = rows
     assert four["bits_per_weight"] < sized["bits_per_weight"] < eight["bits_per_weight"]
     assert four["kl_divergence"] > sized["kl_divergence"] > eight["kl_divergence"]
     assert eight["kl_divergence"] < gptq["kl_divergence"] < four["kl_divergence"]

@@ -1,6 +1,7 @@
 """Quantized folders: saving, loading, damage; and the quantization stage."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
 from groundup.model import save_model
 from groundup.quantize import export_model, open_model, quantize_folder
+from groundup.quantize.block_checkpoint import BlockCheckpoint
 from groundup.quantize.calibration_windows import concatenated_windows, evenly_spaced_windows
 from groundup.quantize.kernels.int4_cpu import Int4Linear
 from groundup.quantize.quantization_grid import QuantizationScheme
@@ -98,6 +100,35 @@ def test_killed_export_is_no_folder_and_runs_again(decoder, byte_tokenizer, tmp_
     assert not out.exists()
     assert out / "config.json" in export_model(tmp_path / "plain", out, format="huggingface").files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "plain"]
+
+
+def test_a_killed_quantization_goes_on_with_equal_bits(decoder, byte_tokenizer, tmp_path, monkeypatch):
+    save_model(decoder, tmp_path / "plain")
+    byte_tokenizer.save(tmp_path / "plain")
+    (tmp_path / "text.txt").write_text(VARIED)
+    knobs = {"calibration": [tmp_path / "text.txt"], "calibration_tokens": 512, "eval_tokens": 512, "bits": 3}
+    quantize_folder(tmp_path / "plain", tmp_path / "whole", **knobs)
+    partial, left = tmp_path / "out.partial", tmp_path / "left"
+    restored, asked = [], BlockCheckpoint.restore
+
+    def restore(self, name, block):
+        if name == "blocks.1" and not left.exists():
+            shutil.copytree(partial, left)  # what is there when the process is killed
+            raise KeyboardInterrupt
+        found = asked(self, name, block)
+        restored.append(name) if found is not None else None
+        return found
+
+    monkeypatch.setattr(BlockCheckpoint, "restore", restore)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_folder(tmp_path / "plain", tmp_path / "out", **knobs)
+    assert not partial.exists()
+    left.rename(partial)
+    (partial / "model.safetensors").write_text("half")
+    left.mkdir()
+    quantize_folder(tmp_path / "plain", tmp_path / "out", **knobs)
+    assert restored == ["blocks.0"]
+    assert list_files(tmp_path / "out") == list_files(tmp_path / "whole")
 
 
 def test_evenly_spaced_windows_cover_the_text():

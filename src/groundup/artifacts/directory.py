@@ -114,11 +114,11 @@ def promote(partial: Path, final: Path) -> None:
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, resumed: str | None = None) -> Iterator[Path]:
     """Context that yields the partial folder of `out`, and renames it to `out` at the end; after an error it is removed.
 
-    A partial folder that a killed process left is emptied first. Raises UserError when `out` exists and is not an empty folder,
-    and for a partial folder of another process or origin.
+    A partial folder that a killed process left is emptied first, but for the entry `resumed`. Raises UserError when `out` exists
+    and is not an empty folder, and for a partial folder of another process or origin.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
@@ -128,7 +128,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     with _flock(partial, "LOCK_EX"):
         try:
             for path in partial.iterdir():
-                if path.name != LOCK_FILE:
+                if path.name not in (LOCK_FILE, resumed):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             yield partial
             if out.exists():

@@ -19,6 +19,9 @@ from groundup.model.serialization import save_tensors
 from groundup.quantize.layers.packed_layers import empty_layer, packed_layers
 from groundup.quantize.quantization_grid import QuantizationScheme
 
+BLOCKS_FOLDER = "blocks"
+"""Name of the folder, beside the files of the model that is written, until it is complete."""
+
 
 class BlockCheckpoint:
     """The finished blocks in a folder, or nowhere: nothing is then saved or found.

@@ -25,6 +25,7 @@ class QuantizationSettings:
     Attributes:
         layer_schemes: other schemes than `scheme`, by layer name.
         max_bytes: of the model's file; the bits of `scheme` are then replaced layer by layer (methods/bit_allocation.py).
+        seed: of the order in which autoround reads the calibration windows.
     """
 
     method: str
@@ -34,6 +35,7 @@ class QuantizationSettings:
     layer_schemes: Mapping[str, QuantizationScheme] = field(default_factory=dict)
     max_bytes: float | None = None
     rounding_steps: int = 50
+    seed: int = 0
 
     def scheme_of(self, layer: str) -> QuantizationScheme:
         """The scheme of a layer of the model."""
@@ -111,20 +113,20 @@ def quantize_with_awq(
     """AWQ scales for all layers from the inputs of the float block, then rounding to nearest."""
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
-    originals = {name: _float_weight(layer) for name, layer in layers.items()}
+    originals = _make_float(layers)
     notes = share_expert_stats(stats)
     importance = {name: stats[name].hessian.diagonal() for name in layers}
     for group in scale_groups(calibration.block):
-        weights = [_float_weight(layers[name]) for name in group.layers]
+        weights = [layers[name].weight for name in group.layers]
         scheme = settings.scheme_of(calibration.path(group.layers[0]))
         inputs = stats[group.layers[0]]
         if is_expert(group.layers[0]) and len(group.layers) > 1:  # the inputs of all experts
             inputs = InputStats.merged([stats[name] for name in group.layers if is_expert(name)])
         scales, _ = search_scales(weights, inputs, scheme, group.pool)
-        apply_scales(group, layers, scales)
+        scales = apply_scales(group, layers, scales)
         importance |= {name: importance[name] / scales**2 for name in group.layers}
     for name, layer in layers.items():
-        scaled = _float_weight(layer)
+        scaled = layer.weight
         weight = round_to_nearest(scaled, settings.scheme_of(calibration.path(name)), importance[name])
         effective = _effective(originals[name], scaled, weight)
         yield QuantizedLayer(name, weight, originals[name], effective, stats[name], notes.get(name, ""))
@@ -136,13 +138,13 @@ def quantize_with_smoothquant(
     """Smoothed inputs, then rounding to nearest; the errors are those of the weights alone."""
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
-    originals = {name: _float_weight(layer) for name, layer in layers.items()}
+    originals = _make_float(layers)
     for group in scale_groups(calibration.block):
         largest = torch.stack([stats[name].max_abs for name in group.layers]).amax(0)
-        weights = [_float_weight(layers[name]) for name in group.layers]
+        weights = [layers[name].weight for name in group.layers]
         apply_scales(group, layers, group.pool(smoothing_scales(weights, largest)))
     for name, layer in layers.items():
-        scaled = _float_weight(layer)
+        scaled = layer.weight
         weight = round_to_nearest(scaled, settings.scheme_of(calibration.path(name)))
         yield QuantizedLayer(name, weight, originals[name], _effective(originals[name], scaled, weight), stats[name])
 
@@ -179,7 +181,12 @@ def quantize_with_autoround(
     assert calibration.float_outputs is not None
     on_step = lambda step, loss: set_status(f"{calibration.name}: step {step + 1}, error {loss:.2g}")  # noqa: E731
     weights = learn_rounding(
-        calibration, calibration.float_outputs, starts, steps=settings.rounding_steps, on_step=on_step
+        calibration,
+        calibration.float_outputs,
+        starts,
+        steps=settings.rounding_steps,
+        seed=settings.seed,
+        on_step=on_step,
     )
     for layer in found:
         yield layer._replace(weight=weights[layer.name], effective=weights[layer.name].dequantize())
@@ -188,6 +195,13 @@ def quantize_with_autoround(
 def _effective(original: Tensor, scaled: Tensor, weight: QuantizedWeight) -> Tensor:
     """What rounding did to the original: weight by weight, the scales of rows and columns cancel."""
     return original * torch.where(scaled == 0, 1.0, weight.dequantize() / scaled)
+
+
+def _make_float(layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
+    """Give layers weights of float32, which scales change before they are rounded. Returns the weights as they were."""
+    for layer in layers.values():
+        layer.weight = nn.Parameter(layer.weight.detach().float(), requires_grad=False)
+    return {name: layer.weight.clone() for name, layer in layers.items()}
 
 
 def _float_weight(layer: nn.Linear) -> Tensor:

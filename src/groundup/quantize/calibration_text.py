@@ -4,6 +4,7 @@ A model that exists may come without text. Then it writes its own: calibration o
 good as on text like its training data (Williams et al. 2025, Self-calibration for Language Model Quantization and Pruning).
 """
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +91,14 @@ def calibration_text(
     Raises UserError for too little text.
     """
     if files:
-        found = _from_rows(model, tokenizer, list(_file_rows(tokenizer, files)), section, "files")
+        found = _from_rows(model, tokenizer, list(_file_rows(tokenizer, files)), section, "files", seed)
         _check_enough(found, section.method)
         return found
     if "tokens" in inputs:
         return _from_corpus(model, tokenizer, inputs, section, seed)
     if rows := list(_conversations(tokenizer, inputs)):
-        return _from_rows(model, tokenizer, rows, section, "conversations")
-    return _from_rows(model, tokenizer, _samples(model, tokenizer, seed), section, "samples")
+        return _from_rows(model, tokenizer, rows, section, "conversations", seed)
+    return _from_rows(model, tokenizer, _samples(model, tokenizer, seed), section, "samples", seed)
 
 
 def existing_files(paths: Sequence[Path | str]) -> list[Path]:
@@ -123,12 +124,14 @@ def _check_enough(found: CalibrationText, method: str) -> None:
 
 
 def _from_rows(
-    model: nn.Module, tokenizer: Tokenizer, rows: list[list[int]], section: QuantizeConfig, origin: str
+    model: nn.Module, tokenizer: Tokenizer, rows: list[list[int]], section: QuantizeConfig, origin: str, seed: int
 ) -> CalibrationText:
-    """Every fourth row is for the comparison; longer rows are cut into windows first."""
+    """Every fourth row is for the comparison; longer rows are cut into windows first, which are drawn by the seed."""
     length = calibration_length(model, sum(map(len, rows)) // (2 * COMPARED_EVERY))
     rows = [row[begin : begin + length] for row in rows for begin in range(0, len(row), length)]
     parts = [[row for index, row in enumerate(rows) if (index % COMPARED_EVERY == 0) == part] for part in (False, True)]
+    for part in parts:
+        random.Random(seed).shuffle(part)
     length = calibration_length(model, min(length, *(sum(len(row) for row in part) for part in parts)))
     if length < 2:
         raise UserError(

@@ -30,6 +30,7 @@ from groundup.recipe.output_config import SIZE, QuantizeConfig
 from groundup.tokenizer import Tokenizer
 
 COMPARED_BITS = (4, 8)
+GGUF_FILE = "model.gguf"
 
 
 def candidate_names(methods: str | None, bits: Sequence[int] = COMPARED_BITS, size: str | None = None) -> list[str]:
@@ -113,7 +114,9 @@ def compare_methods(
                     progress.log(f"{name} is left out: {error.message}")
                     continue
             else:
-                quantized, described = _write_packed(name, wanted, model, tokenizer, material, Path(folder), progress)
+                quantized, described = _write_packed(
+                    name, wanted, model, tokenizer, material, Path(folder), progress, seed
+                )
             row = {
                 "name": name,
                 "seconds": time.process_time() - start,
@@ -121,8 +124,8 @@ def compare_methods(
                 **scores_of({name: quantized})[name],
             }
             del quantized
-            if wanted is not None:
-                row |= measure_process(Path(folder), device, torch.get_num_threads())
+            written = Path(folder) if wanted is not None else Path(folder, GGUF_FILE)
+            row |= measure_process(written, device, torch.get_num_threads())
         on_row(row)
         rows.append(row)
     for row in rows:
@@ -158,10 +161,10 @@ def _section(name: str, section: QuantizeConfig, model: nn.Module) -> QuantizeCo
 
 def _write_packed(
     name: str, section: QuantizeConfig, model: nn.Module, tokenizer: Tokenizer, material: CalibrationText,
-    folder: Path, progress: Progress,
+    folder: Path, progress: Progress, seed: int,
 ) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
     quantized = copy.deepcopy(model)
-    settings = quantization_settings(section)
+    settings = quantization_settings(section, seed)
     progress.log(f"{name}:")
     quantize_model(quantized, settings, material.windows, progress)
     save_quantized_folder(quantized, folder, section.method)
@@ -177,7 +180,7 @@ def _write_gguf(
     kind = name.removeprefix("gguf-")
     with progress.task(name, total=1, unit="files") as task:
         importance = None if kind in UNWEIGHTED else measure_importance(model, material.windows)
-        path = export_gguf(model, tokenizer, folder / "model.gguf", kind, importance=importance)
+        path = export_gguf(model, tokenizer, folder / GGUF_FILE, kind, importance=importance)
         weight = next(model.parameters())
         quantized, _ = load_gguf(path, weight.device, weight.dtype)
         task.advance()

@@ -26,6 +26,7 @@ from groundup.interop.model_loading import is_quantized
 from groundup.model import save_model
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_quantization
+from groundup.quantize.block_checkpoint import BLOCKS_FOLDER
 from groundup.quantize.calibration_text import calibration_text
 from groundup.quantize.gguf_calibration import gguf_importance
 from groundup.quantize.layers.quantized_linear import quantized_layers
@@ -43,9 +44,6 @@ from groundup.stages import last_model_stage
 
 MEASURED_BYTES = 2**25
 """Weights from which memory is measured; smaller models need less than PyTorch's own buffers."""
-
-BLOCKS_FOLDER = "blocks"
-"""Finished blocks, until the stage ends."""
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -66,7 +64,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     model, tokenizer = interop.open_model(source, machine.device, verify=False)
     check_quantization(section)
     check_weights(model)
-    settings = quantization_settings(section)
+    settings = quantization_settings(section, recipe.seed)
     material = calibration_text(model, tokenizer, inputs, section, recipe.seed)
     for line in describe_text(material):
         machine.progress.log(line)

@@ -1,6 +1,7 @@
 """Quantization without a recipe: `quantize` for a model in memory, `quantize_folder` for one on disk."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.plan.stage_support import check_quantization
+from groundup.quantize.block_checkpoint import BLOCKS_FOLDER
 from groundup.quantize.block_methods import METHOD_SCHEMES, WITHOUT_TEXT
 from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
@@ -62,13 +64,13 @@ def quantize(
     return quantize_model(model, quantization_settings(section), windows, progress)
 
 
-def quantization_settings(section: QuantizeConfig) -> QuantizationSettings:
+def quantization_settings(section: QuantizeConfig, seed: int = 0) -> QuantizationSettings:
     """The settings of a recipe's section."""
     symmetric = section.method != "awq" if section.symmetric is None else section.symmetric
     scheme = QuantizationScheme(section.bits or DEFAULT_BITS, section.group_size, symmetric)
     options = {
         "damp_percent": section.damp_percent, "act_order": section.act_order, "max_bytes": section.size_bytes,
-        "rounding_steps": section.rounding_steps,
+        "rounding_steps": section.rounding_steps, "seed": seed,
     }  # fmt: skip
     return QuantizationSettings(section.method, METHOD_SCHEMES.get(section.method, scheme), **options)
 
@@ -87,6 +89,8 @@ def quantize_folder(
 ) -> dict[str, Any]:
     """Quantize the model at `model_path` into the new folder `out`, and compare it with the float model on other text.
 
+    A call that was killed goes on with the block that it was at, and ends with equal bits.
+
     Args:
         calibration: texts, .jsonl files with `text` or `messages`, or folders of such files; default: the tokens and
             conversations of the run that contains the model, or else text that a decoder writes itself. A part of it is
@@ -103,19 +107,21 @@ def quantize_folder(
     """
     section, progress, files = QuantizeConfig(**knobs), progress or Progress(), existing_files(calibration)
     (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
-    with new_folder(out) as partial:
+    with new_folder(out, resumed=BLOCKS_FOLDER) as partial:
         source = interop.resolve_model_path(model_path)
         model, tokenizer = open_float_model(source, device, adapter, verify)
         check_quantization(section)
         check_weights(model)
-        settings = quantization_settings(section)
+        settings = quantization_settings(section, seed)
         inputs = {} if files else run_inputs(source, tokenizer, verify)
         material = None
         if section.method not in WITHOUT_TEXT or files or inputs:
             material = calibration_text(model, tokenizer, inputs, section, seed, files)
             for line in describe_text(material):
                 progress.log(line)
-        errors = quantize_model(model, settings, material and material.windows, progress)
+        blocks = partial / BLOCKS_FOLDER  # of a killed call, too
+        errors = quantize_model(model, settings, material and material.windows, progress, checkpoint=blocks)
+        shutil.rmtree(blocks, ignore_errors=True)
         device_of = next(model.parameters()).device
         save_quantized_folder(model.cpu(), partial, section.method)
         tokenizer.save(partial)

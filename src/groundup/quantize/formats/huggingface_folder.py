@@ -33,6 +33,10 @@ from groundup.quantize.layers.quantized_linear import QuantizedLinear, quantized
 from groundup.quantize.quantization_grid import WHOLE_ROW, QuantizedWeight, integer_scheme
 from groundup.tokenizer import Tokenizer
 
+ARCHITECTURE_FORMATS = {"decoder": tuple(FORMATS), "encoder": ("gptq", "awq"), "encoder_decoder": ()}
+"""What transformers opens. It initializes BERT and T5 by the `weight` of layers, which packed ones of compressed-tensors lack, as
+T5's lack with gptq and awq."""
+
 
 def export_huggingface_quantized(
     model: nn.Module, tokenizer: Tokenizer | None, out: Path, *, format: str, dtype: str
@@ -51,7 +55,7 @@ def export_huggingface_quantized(
         )
     file_format = FORMATS[format]
     config, tensors = fold_scales(model)
-    if config.architecture != "decoder":
+    if format not in ARCHITECTURE_FORMATS[config.architecture]:
         raise UserError(
             f"an {config.architecture.replace('_', '-')} in {format} format, which transformers does not open",
             hint="export the float model: --format bitsandbytes, or gguf --dtype q4_k_m",
@@ -66,6 +70,9 @@ def export_huggingface_quantized(
         raise UserError(f"{what}, which the {format} format has no form for", hint="--format compressed-tensors")
     permuted = any(weight.g_idx is not None for weight in weights.values())
     description = file_format.to_config(some.scheme, _float_layers(model, weights, tensor_maps), permuted)
+    if config.architecture == "encoder" and format == "gptq":  # optimum finds the blocks of decoders alone
+        first = next(each.foreign[0] for each in tensor_maps if each.native[0] in weights)
+        description["block_name_to_quantize"] = first.partition(".0.")[0]
     out.mkdir(parents=True, exist_ok=True)
     files = write_safetensors(_exported_tensors(floats, weights, tensor_maps, file_format, DTYPES[dtype]), out)
     return [*files, *write_config_files(config, tokenizer, out, dtype, {"quantization_config": description})]
@@ -163,13 +170,12 @@ def _regrouped(weight: QuantizedWeight, size: int) -> QuantizedWeight:
 
 
 def _float_layers(model: nn.Module, weights: Mapping[str, QuantizedWeight], tensor_maps: list[TensorMap]) -> list[str]:
-    """Foreign names of linear layers in the blocks that are not quantized, such as routers."""
+    """Foreign names of linear layers that are not quantized: routers, and heads of encoders."""
     linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | QuantizedLinear)}
     return [
         foreign.removesuffix(WEIGHT_SUFFIX)
         for tensor_map in tensor_maps
         if (name := tensor_map.native[0]) not in weights
-        and ".blocks." in f".{name}"
         and name.endswith(WEIGHT_SUFFIX)
         and name.removesuffix(WEIGHT_SUFFIX) in linears
         for foreign in tensor_map.foreign

@@ -49,6 +49,7 @@ def learn_rounding(
     starts: Mapping[str, RoundingStart],
     *,
     steps: int,
+    seed: int = 0,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> dict[str, QuantizedWeight]:
     """Rounding and ranges of the layers of a block with which its outputs are nearest to `targets`.
@@ -58,13 +59,14 @@ def learn_rounding(
     Args:
         targets: outputs of the float block, (N T D).
         starts: by layer name.
+        seed: of the order of the windows.
         on_step: is called with each step and its mean relative squared error.
     """
     grids = {name: _LearnedGrid(start) for name, start in starts.items()}
     learned = [tensor for grid in grids.values() for tensor in (grid.offset, grid.change)]
     count = max(1, STEP_TOKENS // targets.shape[1])
     batches = [slice(begin, begin + count) for begin in range(0, len(targets), count)]
-    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed)).tolist()
     first = _mean_error(calibration, targets, {name: start.weight for name, start in starts.items()})
     for step in range(steps):
         rows = batches[order[step % len(order)]]

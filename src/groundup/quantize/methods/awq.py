@@ -156,15 +156,25 @@ def channel_scales(magnitude: Tensor, power: float) -> Tensor:
 
 
 @torch.no_grad()
-def apply_scales(group: ScaleGroup, layers: dict[str, nn.Linear], scales: Tensor) -> None:
-    """Multiply the layers' input channels by `scales` and divide the preceding module's outputs by them."""
-    source, divisors = group.preceding, group.of_outputs(scales)
-    if isinstance(source, ZeroCenteredRMSNorm):
-        source.weight.copy_((1 + source.weight.float()) / divisors - 1)
-    else:
-        weight: nn.Parameter = source.weight  # type: ignore[assignment]
-        weight.div_(divisors[:, None] if isinstance(source, nn.Linear) else divisors)
-        if isinstance(bias := getattr(source, "bias", None), Tensor):
-            bias.div_(divisors)
+def apply_scales(group: ScaleGroup, layers: dict[str, nn.Linear], scales: Tensor) -> Tensor:
+    """Multiply the layers' input channels by `scales` and divide the preceding module's outputs by them.
+
+    Returns the scales that were applied: a norm of another dtype than float32 is divided by what its rounded weights make of
+    `scales`, so that the products are those of before.
+    """
+    source = group.preceding
+    weight: nn.Parameter = source.weight  # type: ignore[assignment]
+    offset = 1 if isinstance(source, ZeroCenteredRMSNorm) else 0
+    if not isinstance(source, nn.Linear):
+        before = weight.float() + offset
+        weight.copy_(before / scales - offset)
+        after = weight.float() + offset
+        scales = torch.where((before != 0) & (after != 0), before / after, scales)
+    divisors = group.of_outputs(scales)
+    if isinstance(source, nn.Linear):
+        weight.div_(divisors[:, None])
+    if isinstance(bias := getattr(source, "bias", None), Tensor):
+        bias.copy_(bias.float() / divisors)
     for layer in (*(layers[name] for name in group.layers), *group.routers):
-        layer.weight.mul_(scales)
+        layer.weight.copy_(layer.weight.float() * scales)
+    return scales
