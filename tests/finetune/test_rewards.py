@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.reinforcement.code_sandbox import passes_tests
+from groundup.evaluate.code_sandbox import passes_tests
 from groundup.finetune.reinforcement.rewards import (
     Problem,
     WeightedReward,

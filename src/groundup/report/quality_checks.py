@@ -60,6 +60,12 @@ def strongest_baseline(scores: Metrics) -> tuple[str, float] | None:
     return min(known.items(), key=lambda pair: pair[1]) if known else None
 
 
+def worse_than_baseline(scores: Metrics, bits_per_byte: float) -> str:
+    """ ", worse than NAME (bits)" of the best baseline that is better, else nothing."""
+    baseline = strongest_baseline(scores)
+    return f", worse than {baseline[0]} ({baseline[1]:.3f})" if baseline and baseline[1] < bits_per_byte else ""
+
+
 def word_search(retrieval: Metrics) -> dict[str, float]:
     """Accuracy of each search by words."""
     return {label: retrieval[key] for key, label in (("bm25", "BM25"), ("tf_idf", "TF-IDF")) if key in retrieval}

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.harness_metrics import metric_rows
 from groundup.report import formatting
-from groundup.report.quality_checks import check_run, strongest_baseline
+from groundup.report.quality_checks import check_run, strongest_baseline, worse_than_baseline
 from groundup.report.run_data import collect_run, damaged_metrics, masked_lm_scores, stage_metrics, stage_seconds
 from groundup.report.sections.quantization_section import TEXT_ORIGINS
 from groundup.report.sections.scores_section import use_lines
@@ -63,11 +64,16 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
         return ["scores:", *lines] if lines else []
     baseline = strongest_baseline(scores)
     comparison = f"strongest baseline: {baseline[0]} {baseline[1]:.2f}" if baseline else ""
+    comparison += ", which is better" if baseline and baseline[1] < scores["bits_per_byte"] else ""
     bounds = scores["bits_per_byte_interval"]
     interval = f" (95% interval {formatting.interval(bounds, 2)})" if bounds else ""
     return [
         "scores:",
         f"  {scores['bits_per_byte']:.3f} bits per byte of held-out text{interval}{'; ' + comparison if comparison else ''}",
+        *(
+            f"  {task} {metric}: {value:.4f}" + (f" ({bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else "")
+            for task, metric, value, bounds, _ in metric_rows(scores.get("harness", {}))
+        ),
         *chat,
     ]
 
@@ -87,7 +93,8 @@ def _chat_scores(run_data: dict[str, Any]) -> list[str]:
             f"  training questions answered as trained: {first}{recall['recalled']} of {recall['questions']} after"
         )
     if ordinary := chat.get("ordinary_text"):
-        lines.append(f"  ordinary text: {ordinary['before']:.3f} bits per byte before, {ordinary['after']:.3f} after")
+        text = f"  ordinary text: {ordinary['before']:.3f} bits per byte before, {ordinary['after']:.3f} after"
+        lines.append(text + worse_than_baseline(stage_metrics(run_data, "scores"), ordinary["after"]))
     return lines + uses
 
 

@@ -60,6 +60,18 @@ def plot_validation(evaluations: Sequence[Mapping[str, float]], baselines: Mappi
     return plot.svg
 
 
+def plot_task_scores(evaluations: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> str:
+    """Scores of tasks over steps, one curve each."""
+    with svg_figure(2.3) as (plot, axes):
+        at = [row["step"] for row in evaluations]
+        for metric in metrics:
+            axes.plot(at, [row[metric] for row in evaluations], marker="o", markersize=3.2, label=metric)
+        axes.set_ylabel("score")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handletextpad=0.4)
+        _steps_axis(axes, at)
+    return plot.svg
+
+
 def plot_preferences(evaluations: Sequence[Mapping[str, float]]) -> str:
     """Accuracy on held-out preferences, and the rewards of better and worse answers, over steps."""
     with svg_figure(3.4, rows=2, sharex=True) as (plot, (above, below)):
@@ -136,7 +148,7 @@ def plot_bars(
 
 
 def plot_layer_errors(names: Sequence[str], chosen: Sequence[float], nearest: Sequence[float], method: str) -> str:
-    """Relative output error of each layer, for a method and for rounding to nearest."""
+    """Relative output error of each quantized matrix, for a method and for rounding to nearest."""
     with svg_figure(2.2) as (plot, axes):
         at = range(1, len(names) + 1)
         axes.vlines(at, chosen, nearest, color=RULE, linewidth=1.2)
@@ -146,7 +158,7 @@ def plot_layer_errors(names: Sequence[str], chosen: Sequence[float], nearest: Se
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("layer")
+        axes.set_xlabel("matrix, in the order of the model")
         axes.set_ylabel("relative output error")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, handletextpad=0.2)

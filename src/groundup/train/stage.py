@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from groundup.artifacts.harness_metrics import metric_rows
 from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
+from groundup.evaluate.harness_scores import harness_scores
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.interop.base_model import open_base
@@ -72,7 +74,7 @@ def _run(
     batches = TokenBatches.from_recipe(
         text, settings, recipe.seed, rank=engine.data_rank, num_ranks=engine.data_world_size
     )
-    eval_fn = _causal_lm_eval(recipe, tokenizer, held_out, length)
+    eval_fn = _causal_lm_eval(recipe, tokenizer, held_out, length, machine)
     if config.architecture != "decoder":
         mask_tokens = make_mask_function(config, tokenizer, settings.mask_rate, settings.mean_span_length)
         batches = MaskedBatches(batches, mask_tokens, recipe.seed, engine.data_rank)
@@ -129,13 +131,18 @@ def _initial_model(recipe: RecipeView, config: ModelConfig) -> nn.Module:
     return open_base(base, torch.float32)[0].train()
 
 
-def _causal_lm_eval(recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> EvalFn:
-    """Bits per byte of validation text, and samples if train.sample_prompts is set."""
+def _causal_lm_eval(
+    recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenShard, length: int, machine: Machine
+) -> EvalFn:
+    """Bits per byte of validation text; with train.harness its tasks, with train.sample_prompts samples."""
     settings: TrainConfig = recipe.train
 
     def evaluate(model: nn.Module) -> dict[str, Any]:
         score = score_windows(model, held_out, length, max_tokens=VALIDATION_TOKENS)
         values: dict[str, Any] = {"bits_per_byte": score.bits_per_byte}
+        if settings.harness is not None:
+            scores = harness_scores(settings.harness, model, tokenizer, machine, recipe.seed)
+            values |= {f"{task} {metric}": value for task, metric, value, _, _ in metric_rows(scores)}
         if settings.sample_prompts:
             values["samples"] = sample_continuations(
                 cast(Decoder, model), tokenizer, settings.sample_prompts,

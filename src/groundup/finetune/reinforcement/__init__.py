@@ -4,8 +4,6 @@ Files, in reading order:
 
     answer_advantages.py      rewards of a group of answers to advantages: GRPO, Dr. GRPO, RLOO
     policy_gradient.py        clipped policy gradient, KL to the reference
-    sandboxed_program.py      a process that can only compute
-    code_sandbox.py           unit tests of programs that the model has written, in it
     rewards.py                rewards that a program can verify
     rollouts.py               groups of answers that the model samples
     rollout_batches.py        batches that the model itself makes, and their loss

@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.artifacts.bounded_regex import RegexTimeout, regex_matches
 from groundup.artifacts.errors import UserError
-from groundup.finetune.reinforcement.code_sandbox import passes_tests
+from groundup.evaluate.code_sandbox import passes_tests
 
 NUMBER = re.compile(
     r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?\s?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:\s?/\s?(\d+))?(?![\w])"

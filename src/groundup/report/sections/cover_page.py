@@ -11,6 +11,9 @@ from groundup.stages import last_model_stage
 MAX_WARNINGS = 5
 """On the cover."""
 
+MEASURABLE_BITS = 0.0005
+"""Bits per byte that quantization must cost to be called a loss: the next digit is noise."""
+
 
 def cover_page(run_data: dict[str, Any], title: str | None, author: str | None) -> dict[str, Any]:
     """{"title", "subtitle", "author", "numbers", "card", "sample", "colophon"}."""
@@ -110,7 +113,7 @@ def _describe_quantization(quantized: dict[str, Any]) -> str:
     held_out = quantized.get("held_out", {})
     if "float" in held_out and quantized["method"] in held_out:
         cost = held_out[quantized["method"]]["bits_per_byte"] - held_out["float"]["bits_per_byte"]
-        description += f", {cost:+.3f} bits per byte"
+        description += f", {cost:+.3f} bits per byte" if cost >= MEASURABLE_BITS else ", no measurable loss"
     return description
 
 

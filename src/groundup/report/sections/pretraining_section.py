@@ -32,6 +32,7 @@ def pretraining_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
             _knobs(run_data),
             _loss(run_data, base),
             _held_out(run_data, base),
+            _task_scores(base),
         ],
     )
 
@@ -112,6 +113,25 @@ def _loss(run_data: dict[str, Any], base: dict[str, Any]) -> Element | None:
         training_plots.plot_training(steps),
         "Training loss (each step, and smoothed) and learning rate.",
         f"Two curves over {len(steps)} steps: the loss falls from {steps[0]['loss']:.2f} to {base['final_loss']:.2f}.",
+    )
+
+
+def _task_scores(base: dict[str, Any]) -> Element | None:
+    """The tasks of train.harness; metrics that are no shares, such as perplexities, stand in eval.jsonl alone."""
+    evaluations = base.get("validation", [])
+    metrics = [
+        name
+        for name, value in (evaluations[0] if evaluations else {}).items()
+        if " " in name and all(0 <= row.get(name, -1) <= 1 for row in evaluations)
+    ]
+    if len(evaluations) < 2 or not metrics:
+        return None
+    ends = (f"{name} {evaluations[0][name]:.3f} to {evaluations[-1][name]:.3f}" for name in metrics)
+    return figure(
+        "tasks-during-training",
+        training_plots.plot_task_scores(evaluations, metrics),
+        "Tasks of lm-evaluation-harness during training, on the first questions of each.",
+        "; ".join(ends) + ".",
     )
 
 

@@ -156,7 +156,7 @@ def _layers(metrics: dict[str, Any]) -> Element | None:
             [row["rtn_error"] for row in layers],
             method,
         ),
-        f"Relative output error of each layer on calibration text. {method} has a smaller error than rounding to "
-        f"nearest in {better} of {len(layers)} layers.",
-        f"Two points for each of {len(layers)} layers.",
+        f"Relative output error of each matrix on calibration text. {method} has a smaller error than rounding to "
+        f"nearest in {better} of {len(layers)} matrices.",
+        f"Two points for each of {len(layers)} matrices.",
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 from groundup.report import formatting
 from groundup.report.elements import Cell, Element, chat, key_values, lead_in, paragraph, sample, section
+from groundup.report.quality_checks import worse_than_baseline
 from groundup.report.run_data import stage_metrics
 from groundup.report.sections.scores_section import use_lines
 
@@ -35,9 +36,10 @@ def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     metrics = stage_metrics(run_data, "chat")
     if not metrics:
         return None
+    scores = stage_metrics(run_data, "scores")
     if "task" in metrics:
-        uses = [] if stage_metrics(run_data, "scores") else [paragraph(f"{line}.") for line in use_lines(run_data)]
-        return section("Fine-tuning", [_example_task(metrics), key_values(_knobs(metrics)), *uses])
+        uses = [] if scores else [paragraph(f"{line}.") for line in use_lines(run_data)]
+        return section("Fine-tuning", [_example_task(metrics), key_values(_knobs(metrics, scores)), *uses])
     samples = (metrics.get("translation") or {}).get("samples", [])[:MAX_TRANSLATIONS]
     translations = [
         chat([("user", _short(row["source"], 300)), ("assistant", _short(row["text"], MAX_CHARACTERS))])
@@ -50,7 +52,8 @@ def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     text = lead_in("Greedy answers to the prompts of the recipe:") if answers else None
     caption = lead_in("Held-out texts, not selected:") if translations else None
     return section(
-        "Chat fine-tuning", [_description(metrics), key_values(_knobs(metrics)), text, *answers, caption, *translations]
+        "Chat fine-tuning",
+        [_description(metrics), key_values(_knobs(metrics, scores)), text, *answers, caption, *translations],
     )
 
 
@@ -73,7 +76,7 @@ def _description(metrics: dict[str, Any]) -> Element:
     )
 
 
-def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
+def _knobs(metrics: dict[str, Any], scores: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = []
     if conversations := metrics.get("conversations", {}):
         dropped = sum(conversations.get("dropped", {}).values())
@@ -106,6 +109,7 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
         rows.append(("Recall", f"{first}{recall['recalled']} after, of {recall['questions']} training questions"))
     if ordinary := metrics.get("ordinary_text"):
         text = f"{ordinary['before']:.3f} before, {ordinary['after']:.3f} after, in bits per byte"
+        text += worse_than_baseline(scores, ordinary["after"])
         rows.append(("Ordinary text", text))
     before, after = (metrics.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from groundup.artifacts.harness_metrics import metric_rows
 from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, emph, figure, paragraph, section, strong, table
 from groundup.report.quality_checks import check_run, word_search
@@ -27,7 +28,14 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
         return section("Evaluation", [*lines, *[paragraph(f"{line}.") for line in use_lines(run_data)]])
     return section(
         "Evaluation",
-        [*_introduction(scores), _warnings(run_data), _comparison(scores), _sources(scores), _tasks(scores)],
+        [
+            *_introduction(scores),
+            _warnings(run_data),
+            _comparison(scores),
+            _sources(scores),
+            _tasks(scores),
+            _harness(scores),
+        ],
     )
 
 
@@ -186,6 +194,24 @@ def _tasks(scores: dict[str, Any]) -> Element | None:
         rows,
         "Multiple-choice and question-answering tasks, with 95% intervals. Per character: the choice with the highest "
         f"likelihood per character, which helps long choices (acc_norm).{note}",
+    )
+
+
+def _harness(scores: dict[str, Any]) -> Element | None:
+    if not scores.get("harness"):
+        return None
+    rows: list[list[Cell]] = [
+        [
+            task,
+            metric,
+            "–" if items is None else f"{items:,}",
+            f"{value:.4f}",
+            f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "–",
+        ]
+        for task, metric, value, bounds, items in metric_rows(scores["harness"])
+    ]
+    return table(
+        ("task", "metric", "items", "value", "95% interval"), rows, "Tasks of lm-evaluation-harness, with its metrics."
     )
 
 

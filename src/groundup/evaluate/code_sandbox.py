@@ -44,7 +44,7 @@ def check_sandbox() -> None:
     """Raises UserError if a program could open a socket or write a file: tried once."""
     if sys.platform != "linux":
         raise UserError(
-            f"rewards of kind tests run programs written by the model, which this system ({platform.system()}) cannot confine",
+            f"programs written by the model cannot be run safely: this system ({platform.system()}) cannot confine them",
             hint="use Linux, or a container of it",
         )
     probe = (
@@ -59,7 +59,8 @@ def check_sandbox() -> None:
     )
     if _run(f"probe\n{len(probe)}\n{probe}\n", 20.0) != b"probe":
         raise UserError(
-            f"rewards of kind tests: this kernel ({platform.release()}, {platform.machine()}) has no filter of system calls",
+            f"programs written by the model cannot be run safely: this kernel ({platform.release()}, {platform.machine()}) "
+            "has no filter of system calls",
             hint="expected Linux with seccomp on x86_64 or aarch64",
         )
 

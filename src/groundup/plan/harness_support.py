@@ -1,0 +1,42 @@
+"""Checks of [evaluate.harness] and [train.harness], before the first stage."""
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from groundup.artifacts.errors import UserError
+from groundup.plan.derive import resolved_model_config
+from groundup.recipe import Recipe
+from groundup.recipe.evaluate_config import HarnessConfig
+
+
+def check_train_harness(recipe: Recipe) -> None:
+    """Raises UserError for tasks that cannot be scored during training."""
+    if recipe.train is None or recipe.train.harness is None:
+        return
+    check_harness(recipe, "train.harness", recipe.train.harness)
+    sizes = recipe.machine.layout.model_dump()
+    if split := [name for name in SPLITTING if (sizes.get(name) or 1) > 1]:
+        raise UserError(
+            f"train.harness with machine.layout.{split[0]} = {sizes[split[0]]}: tasks need the whole model on each device",
+            hint="score the finished model: [evaluate.harness]",
+        )
+
+
+SPLITTING = ("tensor", "pipeline", "context", "expert")
+"""Axes of a layout that divide a layer or a sequence."""
+
+
+def check_harness(recipe: Recipe, knob: str, config: HarnessConfig) -> None:
+    """Raises UserError for an architecture, a task or a folder that cannot be, ModuleNotFoundError without lm_eval."""
+    if (architecture := resolved_model_config(recipe).architecture) != "decoder":
+        raise UserError(
+            f"{knob} with model.architecture = {architecture}: tasks are scored by the likelihood of a text, which only a "
+            "decoder defines",
+            hint=f"leave {knob} out",
+        )
+    if (folder := recipe.machine.harness_datasets) is not None and not Path(folder).is_dir():
+        raise UserError(f"machine.harness_datasets = {folder}: no such folder", hint="a folder PATH/NAME/SPLIT")
+    if find_spec("lm_eval") is None:
+        raise ModuleNotFoundError(f"{knob} needs lm_eval", name="lm_eval")
+    importlib.import_module("groundup.evaluate.lm_eval_adapter").check_task_names(config.tasks)
