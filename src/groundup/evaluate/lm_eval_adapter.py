@@ -8,6 +8,7 @@ Datasets come from the Hugging Face hub, or offline from a folder (harness_datas
 sandbox (code_sandbox.py).
 """
 
+import importlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -278,8 +279,7 @@ def _check_examples(name: str, task: Any, num_fewshot: int | None) -> None:
 @contextmanager
 def sandboxed_metrics() -> Iterator[None]:
     """The metric `code_eval`, which tasks with programs load, is the sandbox's inside of this context."""
-    import evaluate  # pyright: ignore[reportMissingImports]
-
+    evaluate: Any = importlib.import_module("evaluate")  # the package of that name
     original = evaluate.load
     evaluate.load = lambda path, *args, **options: (
         SandboxedCodeEval() if path == "code_eval" else original(path, *args, **options)
