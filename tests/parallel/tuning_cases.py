@@ -46,7 +46,7 @@ class TuningCase:
     options: dict[str, Any] = field(default_factory=dict)
     layout: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
-    loss: str | None = None
+    loss: Any = None
     folder: Path | None = None
     stops: tuple[int, ...] = ()
 

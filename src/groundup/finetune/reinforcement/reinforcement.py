@@ -161,8 +161,9 @@ def finetune_reinforcement(
     config = _train_config(settings, len(used), max(map(len, prompts)), knobs, tuning.precision)
     if held_out and keep_best_weights:
         config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
-    engine = build_engine(model, objective.objective(), config, machine, whole_batches=True)
-    assert isinstance(engine, TorchEngine)
+    built = build_engine(model, objective.objective(), config, machine, whole_batches=True)
+    assert isinstance(built, TorchEngine)
+    engine: TorchEngine = built
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(engine.broadcast(folder or temporary))
         out.mkdir(parents=True, exist_ok=True)

@@ -156,6 +156,9 @@ class TorchEngine(BaseEngine):
     optimizers: list[torch.optim.Optimizer]
     mesh: Mesh | None = None
 
+    def eval_model(self) -> AbstractContextManager[nn.Module]:
+        raise NotImplementedError
+
     def eval_replica(self) -> AbstractContextManager[nn.Module]:
         """As `eval_model`, but each rank has all weights meanwhile, and calls the model as often as it likes."""
         raise NotImplementedError
