@@ -7,9 +7,11 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import SECONDS_PER_HOUR, Plan, derive, require_derived
 from groundup.plan.hardware import DEVICES
-from groundup.plan.run_cost import DATA_CENTRE_KINDS, load_prices, run_cost
+from groundup.plan.run_cost import load_prices, run_cost
 from groundup.recipe import ModelConfig, Recipe
 
+MIN_NETWORK = 12.5e9
+"""Bytes per second to other machines, one way, below which the devices of a plan must fit one machine."""
 MAX_DEVICES_FACTOR = 64
 """Other hardware may need so many times the devices to hold the model."""
 
@@ -59,15 +61,14 @@ def _scaled(recipe: Recipe, plan: Plan, factor: float) -> Recipe:
 def hardware_alternatives(plan: Plan, names: tuple[str, ...] = ()) -> list[Alternative]:
     """The same model and tokens on other devices: as many, or as many more as hold the model; the cheapest first.
 
-    `names`: default: all devices with a price; where the plan has more devices than one machine, those with a link.
+    `names`: default: all devices with a price; where one machine does not hold them, those with a fast network.
     """
     budget = plan.recipe.budget
     listed = load_prices()["per_hour"]
     rows = []
     for name in names or [name for name in listed if name in DEVICES]:
-        if name == budget.hardware or (
-            budget.devices > 1 and DEVICES[name].kind not in DATA_CENTRE_KINDS and not names
-        ):
+        machines = budget.devices / DEVICES[name].devices_per_machine
+        if name == budget.hardware or (machines > 1 and DEVICES[name].network_bandwidth < MIN_NETWORK and not names):
             continue
         row = _on_hardware(plan, name)
         if not row.objection:

@@ -26,7 +26,8 @@ def accelerator_stage_seconds(plan: Plan, text_bytes: float, conversation_bytes:
     device = device_spec(recipe.budget.hardware)
     speed = device.peak_flops * device.utilization
     flops = training_flops_per_token(config, config.context_length)
-    cores = CORES_PER_DEVICE * recipe.budget.devices / MEASURED_CORES
+    here = min(recipe.budget.devices, device.devices_per_machine)  # text is read on one machine
+    cores = CORES_PER_DEVICE * here / MEASURED_CORES
     megabytes, weights = text_bytes / 1e6, 4 * plan.parameters.total
     reading = START_SECONDS + weights / DISK_BANDWIDTH
     seconds: dict[str, float] = {}

@@ -55,7 +55,7 @@ def blueprint_facts(
     known = [source["bytes"] for source in sources]
     text_bytes = sum(known) if known and None not in known else None
     available = plan.data_tokens
-    read_bytes = tokens / MAX_EPOCHS * BYTES_PER_TOKEN if text_bytes is None else text_bytes
+    read_bytes = tokens * BYTES_PER_TOKEN if text_bytes is None else text_bytes
     stages = stage_seconds or _stage_seconds(plan, read_bytes, conversation_bytes)
     restarts = estimate_restarts(plan)
     hours = sum(stages.values()) / SECONDS_PER_HOUR
