@@ -5,12 +5,15 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
-from groundup.cli.model_check import as_trained, open_for_writing
+from groundup.cli.model_check import open_for_writing
 from groundup.generate import ChatSession
 from groundup.interop.classifier_files import write_classifier
+from groundup.interop.model_loading import as_trained
 from groundup.model import build_model, save_model
 from groundup.model.classification_head import ClassificationHead, HeadSettings
+from groundup.quantize import export_model
 from groundup.recipe import ModelConfig
+from groundup.tokenizer import load_pretrained_tokenizer
 from groundup.tokenizer.tokenizer_training import train_bpe
 
 SHAPE = {"vocab_size": 260, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
@@ -31,6 +34,8 @@ def test_the_model_of_a_pretraining_is_a_base_model(tmp_path, stage, inputs, is_
     Manifest(stage, 1, "x", inputs=inputs).write(tmp_path)
     model, tokenizer = open_for_writing(tmp_path, "cpu", "auto", verify=False)
     assert (tokenizer.chat_template is None) == is_base
+    export_model(tmp_path, tmp_path / "exported", format="huggingface", verify=False)
+    assert (load_pretrained_tokenizer(tmp_path / "exported").chat_template is None) == is_base
     if is_base:
         with pytest.raises(UserError, match="it is a base model") as caught:
             ChatSession(model, tokenizer)

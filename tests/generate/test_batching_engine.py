@@ -188,22 +188,24 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(model):
     assert short.tokens == reference(model, [5], max_tokens=4)
 
 
-def test_a_long_list_of_requests_leaves_rows_to_others(model):
-    """A group has three quarters of the rows at most, and then waits its turn."""
+def test_a_long_list_of_requests_makes_room_for_others(model):
+    """A group has all rows while it is alone, and three quarters of them when others wait."""
     engine = BatchingEngine(model, max_batch=4)
     many = [Request([5, number], 6, GREEDY, group="list") for number in range(12)]
     for request in many:
         engine.submit(request)
     engine.step()
-    assert (engine.running, engine.waiting) == (3, 9)
+    assert (engine.running, engine.waiting) == (4, 8)
     others = [Request([6, number], 6, GREEDY, group=number) for number in range(2)]
     for request in others:
         engine.submit(request)
-    order = []
+    order = [output.request for output in engine.step() if output.request not in many]
+    assert order == others[:1]  # at once
     while engine.busy:
         order += [output.request for output in engine.step() if output.finish_reason]
-    assert set(order[:4]) == {*many[:3], others[0]}
-    assert others[1] in order[:7]
+    assert set(order[1:5]) == {*many[:3], others[0]}
+    assert others[1] in order[:8]
+    assert engine.preemptions == 1
     assert [request.tokens for request in many] == [reference(model, [5, i], max_tokens=6) for i in range(12)]
 
 

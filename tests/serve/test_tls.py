@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.serve.server import _check_certificate
+from groundup.serve.server import _tls_context
 
 SERVER = Path(__file__).with_name("tiny_server.py")
 
@@ -39,6 +39,7 @@ def test_completions_over_https(certificate):
     """A client that checks the certificate is answered; one that speaks HTTP disturbs nobody; SIGTERM ends it with 0."""
     chain, _ = certificate
     environment = os.environ | {"GROUNDUP_TEST_CERTIFICATE": " ".join(map(str, certificate))}
+    environment["GROUNDUP_TEST_LIMITS"] = "5 30 4"
     process = subprocess.Popen([sys.executable, SERVER], stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     try:
@@ -61,6 +62,14 @@ def test_completions_over_https(certificate):
                 assert (b"[DONE]" in content) is stream
         with pytest.raises(ssl.SSLCertVerificationError), socket.create_connection(("127.0.0.1", port)) as raw:
             ssl.create_default_context().wrap_socket(raw, server_hostname="localhost")
+        # connections that never begin a handshake: those over the limit are closed at once, the others after the time of a header
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(8)]
+        for each in silent:
+            with each, contextlib.suppress(ConnectionResetError):
+                assert each.recv(1) == b""
+        connection.request("GET", "/health")
+        assert connection.getresponse().status == 200
+        connection.close()
     finally:
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=20)[1]
@@ -77,5 +86,5 @@ def test_wrong_certificates(certificate, tmp_path):
         ((key, key), "pem lib|start line"),
     ):
         with pytest.raises(UserError, match=message):
-            _check_certificate(*pair)
-    _check_certificate(chain, key)
+            _tls_context(*pair)
+    _tls_context(chain, key)

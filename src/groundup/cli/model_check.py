@@ -1,7 +1,6 @@
 """Opening of models for commands, and what is said about it."""
 
 import sys
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def open_for_writing(
     """`open_for_text` of a model that writes. Raises UserError for an encoder and for a classifier."""
     from groundup.generate.generation import require_generative
     from groundup.interop.classifier_files import read_classifier
-    from groundup.interop.model_loading import resolve_model_path
+    from groundup.interop.model_loading import as_trained, resolve_model_path
 
     model, tokenizer = open_for_text(path, device, dtype, verify, adapter, kv_bits=kv_bits)
     folder = resolve_model_path(path)
@@ -55,7 +54,7 @@ def open_for_writing(
         labels = ", ".join(head.settings.labels[:5])
         raise UserError(f"{path}: a classifier ({labels}), which writes no text", hint=f"groundup classify {path} TEXT")
     require_generative(model)
-    return model, tokenizer if adapter else as_trained(path, tokenizer)
+    return model, tokenizer if adapter else as_trained(folder, tokenizer)
 
 
 def open_proposer(
@@ -87,20 +86,6 @@ def open_proposer(
     smaller, of_draft = open_for_writing(draft, *opened)
     check_draft(network, tokenizer, smaller, of_draft)
     return DraftModel(smaller, network.config.vocab_size, max_batch=max_batch, cache_memory=cache_memory)
-
-
-def as_trained(path: Path, tokenizer: Any) -> Any:
-    """The tokenizer of the model at `path`; that of a run's pretraining without its chat template, which was never trained."""
-    from groundup.artifacts.manifest import Manifest
-    from groundup.interop.model_loading import resolve_model_path
-
-    folder = resolve_model_path(path)
-    manifest = Manifest.read(folder) if folder.is_dir() else None
-    if manifest is None or manifest.stage != "base" or "tokenizer" not in manifest.inputs:
-        return tokenizer
-    plain = copy(tokenizer)
-    plain.chat_template = None
-    return plain
 
 
 def note_truncated(num_truncated: int, total: int, network: Any) -> None:

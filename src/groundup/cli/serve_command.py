@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from groundup.artifacts.errors import UserError
-from groundup.cli.model_check import as_trained, open_for_text, open_proposer
+from groundup.cli.model_check import open_for_text, open_proposer
 from groundup.cli.options import (
     DeterministicOption,
     DeviceOption,
@@ -55,6 +55,13 @@ def serve(
             help="Web site whose pages may use the server, such as https://app.example; may be repeated.",
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a reverse proxy, whose X-Forwarded-For names the client; may be repeated.",
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate chain for HTTPS, PEM; needs --tls-key.")
     ] = None,
@@ -95,6 +102,7 @@ def serve(
     """
     from groundup.generate import make_deterministic
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
+    from groundup.interop.model_loading import as_trained, resolve_model_path
     from groundup.serve.api_keys import ApiKeys
     from groundup.serve.app import MAX_BATCH
     from groundup.serve.conversation_starters import conversation_starters
@@ -146,7 +154,7 @@ def serve(
         )
     serve_forever(
         network,
-        as_trained(model, tokenizer),
+        as_trained(resolve_model_path(model), tokenizer),
         name=served_name,
         aliases=aliases,
         host=host,
@@ -161,4 +169,5 @@ def serve(
         proposer=proposer,
         starters=starters,
         allowed_hosts=[name.lower() for name in allow_host or ()],
+        trusted_proxies=trusted_proxy or (),
     )

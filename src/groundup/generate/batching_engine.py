@@ -8,7 +8,7 @@ proposer, a request decodes several tokens in a step, as long as few requests ru
 """
 
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -179,6 +179,7 @@ class BatchingEngine:
     @torch.inference_mode()
     def step(self) -> list[StepOutput]:
         """Decode for each running request, and prefill some tokens of those that wait, in turn. One output a token."""
+        self._make_room()
         decoding, prefilling = self._reserve_tokens(), self._plan_prefill()
         parts = [
             NewTokens(_cached(row), [row.tokens[-1], *proposed], 1 + len(proposed), row.request.adapter)
@@ -329,11 +330,25 @@ class BatchingEngine:
         waiting = (row for row in self._waiting if row not in self._postponed)
         if not self._has_groups:
             return next(waiting, None)
+        taken = self._rows_by_group()
+        return min(waiting, key=lambda row: (taken[row.request.group], row.number), default=None)
+
+    def _rows_by_group(self) -> Counter[Hashable]:
         rows = (*self._running, *(row for prefill in self._prefilling for row in prefill.rows))
-        taken = Counter(row.request.group for row in rows if row.request.group is not None)
-        most = self.max_batch - self.max_batch // 4
-        permitted = [row for row in waiting if taken[row.request.group] < most]
-        return min(permitted, key=lambda row: (taken[row.request.group], row.number), default=None)
+        return Counter(row.request.group for row in rows if row.request.group is not None)
+
+    def _make_room(self) -> None:
+        """Where all rows are taken, more than three quarters of them by one group, the last of it makes way for another group."""
+        if not self._has_groups or not self._waiting or self.running < self.max_batch:
+            return
+        taken, quarter = self._rows_by_group(), self.max_batch // 4
+        group, count = taken.most_common(1)[0] if taken else (None, 0)
+        others = any(row.request.group != group and taken[row.request.group] < quarter for row in self._waiting)
+        own = [row for row in self._running if row.request.group == group]
+        if own and others and count > self.max_batch - quarter:
+            self.preemptions += 1
+            self._finish([own[-1]])
+            self._waiting.appendleft(own[-1])
 
     def _is_being_read(self, row: _Row, length: int) -> bool:
         """Whether this step reads another prompt with the same first `length` tokens, whose pages the next step finds."""

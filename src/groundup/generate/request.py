@@ -16,7 +16,8 @@ class Request:
     Attributes:
         logprobs: also return the log-probability of each token and of this many most likely tokens; None: no.
         adapter: its name, of those of the engine; None: the model without one.
-        group: requests of one origin, which leave a quarter of the rows to others, and with others take turns; None: by itself.
+        group: requests of one origin, which take turns with others, and have three quarters of the rows when others wait;
+            None: by itself.
         tokens: generated so far.
     """
 

@@ -1,6 +1,7 @@
 """Opening models by path: our own folders, runs, Hugging Face folders and GGUF files."""
 
 import re
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -144,3 +145,13 @@ def _check_file(path: Path) -> Path:
             hint=f"take the safetensors version of the model, or convert it: {conversion_command(path.parent, [path.name])}",
         )
     raise UserError(f"{path}: not a model, expected {EXPECTED}")
+
+
+def as_trained(folder: Path, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of the model in `folder`; that of a run's pretraining without its chat template, which was never trained."""
+    found = manifest.Manifest.read(folder) if folder.is_dir() else None
+    if found is None or found.stage != "base" or "tokenizer" not in found.inputs:
+        return tokenizer
+    plain = copy(tokenizer)
+    plain.chat_template = None
+    return plain

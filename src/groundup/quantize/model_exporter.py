@@ -15,7 +15,7 @@ from groundup.interop.adapters import adapter_tokenizer, load_adapter, merge_ada
 from groundup.interop.export_check import check_token_ids, largest_difference, sample_outputs
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_export import own_dtype
-from groundup.interop.model_loading import is_quantized
+from groundup.interop.model_loading import as_trained, is_quantized
 from groundup.interop.reward_files import is_reward_model
 from groundup.interop.tokenizer_export import keep_max_length
 from groundup.quantize.formats import FORMATS
@@ -93,6 +93,7 @@ def export_model(
             if quantized
             else interop.open_model(source, "cpu", _exact_dtype(source, dtype), verify=verify)
         )
+        tokenizer = tokenizer if adapter else as_trained(source, tokenizer)
         dtype, notes = dtype or _default_dtype(model, format), []
         if packed:
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)

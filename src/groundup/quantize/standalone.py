@@ -17,7 +17,7 @@ from groundup.artifacts.run_record import check_artifact
 from groundup.interop.adapters import split_adapter
 from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.model_card import write_card_files
-from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
+from groundup.interop.model_loading import QUANTIZATION_FILE, as_trained, is_quantized
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.plan.stage_support import check_quantization
 from groundup.quantize.block_checkpoint import BLOCKS_FOLDER
@@ -110,6 +110,7 @@ def quantize_folder(
     with new_folder(out, resumed=BLOCKS_FOLDER) as partial:
         source = interop.resolve_model_path(model_path)
         model, tokenizer = open_float_model(source, device, adapter, verify)
+        tokenizer = tokenizer if adapter else as_trained(source, tokenizer)
         check_quantization(section)
         check_weights(model)
         settings = quantization_settings(section, seed)

@@ -62,7 +62,8 @@ class CompletionFormatter:
     def chunks(self, delta: ChoiceDelta) -> list[dict[str, Any]]:
         if not (delta.text or delta.logprobs or delta.finish_reason):
             return []
-        return [self._object([self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])]
+        chunk = self._object([self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])
+        return [chunk | {"usage": None} if self._include_usage else chunk]
 
     def last_chunks(self, choices: list[CompletionChoice], usage: Usage) -> list[dict[str, Any]]:
         return [self._object([]) | {"usage": usage}] if self._include_usage else []
@@ -167,7 +168,8 @@ class ChatFormatter:
         return "tool_calls" if calls and reason == "stop" else reason
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self._common_fields, "object": "chat.completion.chunk", "choices": choices}
+        usage = {"usage": None} if self._include_usage else {}  # as OpenAI sends it: known at the end only
+        return {**self._common_fields, "object": "chat.completion.chunk", "choices": choices, **usage}
 
     def _chunk_choice(
         self,

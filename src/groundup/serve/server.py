@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -20,7 +21,7 @@ from groundup.model import Encoder
 from groundup.model.serialization import weight_dtype
 from groundup.serve.api_keys import ApiKeys
 from groundup.serve.app import create_app
-from groundup.serve.connection import BoundedConnection
+from groundup.serve.connection import BoundedConnection, TlsConnection
 from groundup.serve.rate_limits import RateLimits
 from groundup.serve.request_log import RequestLog
 from groundup.tokenizer import Tokenizer
@@ -47,6 +48,7 @@ def serve(
     proposer: Proposer | None = None,
     starters: Mapping[str, Sequence[str]] | None = None,
     allowed_hosts: Collection[str] = (),
+    trusted_proxies: Collection[str] = (),
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page until interrupted.
 
@@ -60,11 +62,11 @@ def serve(
         aliases, api_key, limits, cors_origins, log, adapters, cache_memory, proposer, starters: see `create_app`.
         certificate: files of a certificate chain and its key, both PEM, for HTTPS; None: HTTP.
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
+        trusted_proxies: addresses or networks of reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto count.
 
     Raises UserError when the address is in use, not of this machine or not permitted.
     """
-    if certificate is not None:
-        _check_certificate(*certificate)
+    tls = None if certificate is None else _tls_context(*certificate)
     with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
         # without a key a Host header of another name may be DNS rebinding
@@ -85,15 +87,15 @@ def serve(
             )
         config = uvicorn.Config(
             app,
-            http=BoundedConnection,
+            http=BoundedConnection if tls is None else partial(TlsConnection, tls),  # type: ignore[arg-type]
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
             log_level="warning",
             server_header=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=int(SHUTDOWN_SECONDS) + 5,
             h11_max_incomplete_event_size=64 * 1024,
             ws="none",
-            ssl_certfile=certificate and certificate[0],
-            ssl_keyfile=certificate and certificate[1],
         )
         _Server(config, app).run(sockets=[listener])
 
@@ -133,18 +135,21 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def _check_certificate(chain: Path, key: Path) -> None:
+def _tls_context(chain: Path, key: Path) -> ssl.SSLContext:
+    """Raises UserError for files that are no certificate and its key."""
     for path in (chain, key):
         if not path.is_file():
             raise UserError(f"{path}: no such file", hint="a certificate chain and its key as PEM files")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password=lambda: b"")
+        context.load_cert_chain(chain, key, password=lambda: b"")
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or error.strerror or "not readable"
         raise UserError(
             f"{chain} and {key}: {reason.lower().replace('_', ' ')}",
             hint="PEM files of a certificate chain and of its key, without a password",
         ) from None
+    return context
 
 
 def _is_loopback(listener: socket.socket) -> bool:
