@@ -125,7 +125,7 @@ def test_distribution_by_enumeration(model):
 
 
 def test_prompt_lookup_finds_what_followed():
-    lookup, text = PromptLookup(), OpenText([1, 2, 3, 4, 9, 1, 2, 5], SequenceSampler(GREEDY))
+    lookup, text = PromptLookup(), OpenText([1, 2, 3, 4, 9, 1, 2, 5], [], SequenceSampler(GREEDY))
     for output_ids, count, expected in (
         ([8, 1, 2], 4, [5, 8, 1, 2]), ([8, 1, 2, 3], 2, [4, 9]), ([8, 1, 2, 3, 7], 2, []),
     ):  # fmt: skip

@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from groundup.generate import GREEDY, PromptLookup, SamplingParams, encode_prompt, generate_reference
+from groundup.generate.beam_search import best_beams
 from groundup.model import Decoder
-from groundup.serve import create_app, served_model
+from groundup.serve import create_app, prompt_scores, served_model
 from groundup.serve.response_format import json_bytes
 from groundup.tokenizer.bytes_to_unicode import to_unicode
 
@@ -79,6 +80,8 @@ def test_chat_equals_reference_and_stream(client, tokenizer, reference):
     ]
     assert last["choices"] == []
     assert last["usage"] == body["usage"]
+    assert {part["usage"] for part in parts} == {None}
+    assert "usage" not in events(converse(client, max_tokens=1, stream=True))[0]
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
@@ -234,17 +237,17 @@ def test_echo_and_logprobs_of_the_prompt(client, model, tokenizer):
 
 
 def test_echoed_prompts_are_decoded_once_and_outside_of_the_event_loop(client, monkeypatch):
-    decode, threads = served_model.echoed_prompt, []
+    decode, threads = prompt_scores.echoed_prompt, []
 
     def record(*arguments, **options):
         threads.append(asyncio._get_running_loop())
         return decode(*arguments, **options)
 
-    monkeypatch.setattr(served_model, "echoed_prompt", record)
+    monkeypatch.setattr(prompt_scores, "echoed_prompt", record)
     choices = complete(client, prompt="x" * 200, n=3, echo=True, max_tokens=1, logprobs=1).json()["choices"]
     assert [choice["text"][:200] for choice in choices] == ["x" * 200] * 3
     assert threads == [None]
-    monkeypatch.setattr(served_model, "MAX_ECHOED_LOGPROBS", 1000)
+    monkeypatch.setattr(prompt_scores, "MAX_LOGPROBS", 1000)
     refused(complete(client, prompt="x" * 200, n=3, echo=True, max_tokens=1, logprobs=1), 400, param="logprobs")
     assert complete(client, prompt="x" * 200, n=3, echo=True, max_tokens=1).status_code == 200
 
@@ -548,3 +551,51 @@ def test_proposed_tokens_change_no_answer(model, tokenizer, client):
                     assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-4)
         counts = dict(line.split() for line in speculative.get("/metrics").text.splitlines() if line[0] != "#")
         assert 0 < int(counts["groundup_accepted_tokens_total"]) <= int(counts["groundup_proposed_tokens_total"])
+
+
+def test_log_probabilities_of_prompts(client, model, tokenizer):
+    """Those of the model, with ranks; the same as of an echo; in completions and chats."""
+    choice = complete(client, prompt="ab\u20ac", max_tokens=1, prompt_logprobs=2, echo=True, logprobs=1).json()[
+        "choices"
+    ][0]
+    ids = tokenizer.encode("ab\u20ac")
+    logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1).detach()
+    first, *others = choice["prompt_logprobs"]
+    assert first is None
+    for place, entry in enumerate(others):
+        own = entry[str(ids[place + 1])]
+        assert own["logprob"] == pytest.approx(float(logprobs[place, ids[place + 1]]), abs=1e-4)
+        assert own["rank"] == 1 + int((logprobs[place] > logprobs[place, ids[place + 1]]).sum())
+        best = {str(id) for id in logprobs[place].topk(2).indices.tolist()}
+        assert set(entry) == best | {str(ids[place + 1])}
+        assert own["decoded_token"] == choice["logprobs"]["tokens"][place + 1]
+    assert [len(each) for each in choice["logprobs"]["top_logprobs"][1:]] == [1] * len(ids)
+    body = converse(client, max_tokens=1, prompt_logprobs=0).json()
+    assert [len(each) for each in body["prompt_logprobs"][1:]] == [1] * (body["usage"]["prompt_tokens"] - 1)
+    refused(complete(client, prompt_logprobs=1, stream=True), 400, param="prompt_logprobs")
+
+
+def test_log_probabilities_of_one_response_are_limited(client, monkeypatch):
+    """They are many objects: 64 long answers with 20 each would fill the memory."""
+    monkeypatch.setattr(served_model, "MAX_LOGPROBS", 600)
+    refused(complete(client, n=2, logprobs=2, max_tokens=101), 400, param="logprobs")
+    assert complete(client, n=2, logprobs=2, max_tokens=3).status_code == 200
+    body = converse(client, n=2, logprobs=True, top_logprobs=9, min_tokens=200, **GREEDILY).json()  # as many as fit
+    assert body["usage"]["completion_tokens"] == 60
+
+
+def test_beam_search(client, model, tokenizer):
+    expected = best_beams(model, tokenizer.encode("ab"), num_beams=4, max_tokens=8, stop_ids=tokenizer.stop_ids)
+    body = complete(client, prompt="ab", use_beam_search=True, n=2, max_tokens=8).json()
+    assert [each["text"] for each in body["choices"]] == [tokenizer.decode(beam.tokens) for beam in expected[:2]]
+    assert body["usage"]["completion_tokens"] == sum(len(beam.tokens) for beam in expected[:2])
+    wide = complete(client, prompt="ab", use_beam_search=True, best_of=7, max_tokens=8, length_penalty=2.0).json()
+    options = {"num_beams": 7, "max_tokens": 8, "length_penalty": 2.0, "stop_ids": tokenizer.stop_ids}
+    assert wide["choices"][0]["text"] == tokenizer.decode(
+        best_beams(model, tokenizer.encode("ab"), **options)[0].tokens
+    )
+    refused(complete(client, use_beam_search=True, stream=True), 400, param="stream")
+    refused(complete(client, use_beam_search=True, temperature=0.5), 400, param="temperature")
+    refused(complete(client, use_beam_search=True, best_of=17), 400, param="best_of")
+    refused(complete(client, length_penalty=1.0), 400, param="length_penalty")
+    refused(complete(client, use_beam_search=True, prompt="x" * 300), 400)

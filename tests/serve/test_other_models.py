@@ -7,11 +7,20 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from groundup.generate import GREEDY, embed_texts, generate_text
+from groundup.generate import (
+    GREEDY,
+    decode_output,
+    embed_texts,
+    encode_prompt,
+    generate,
+    generate_text,
+    set_target_language,
+)
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.serve import create_app
 from groundup.serve.server import describe_offer
+from groundup.tokenizer import Tokenizer
 
 SHAPE = {"vocab_size": 260, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
 
@@ -116,3 +125,27 @@ def test_the_first_line_of_a_server_says_what_it_is_for(models, model, tokenizer
     assert describe_offer(model, tokenizer, "URL").startswith("chat page URL/")
     for writer, words in ((model, base_tokenizer), (models["encoder_decoder"], tokenizer)):
         assert describe_offer(writer, words, "URL").startswith("page for completions URL/")
+
+
+def test_translations_begin_with_the_language_of_the_request(tokenizer):
+    torch.manual_seed(0)
+    words = Tokenizer(tokenizer.backend.__class__.from_str(tokenizer.backend.to_str()), eos=tokenizer.eos)
+    words.backend.add_special_tokens(["fra_Latn", "deu_Latn"])
+    model = build_model(ModelConfig(**SHAPE | {"vocab_size": 264}, architecture="encoder_decoder")).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.5) if weight.dim() > 1 else weight.fill_(1.0)
+    source, found = encode_prompt(model, words, "hello"), {}
+    with TestClient(create_app(model, words, name="t")) as client:
+        for more in ({}, {"use_beam_search": True, "best_of": 1}):
+            for language in ("fra_Latn", "deu_Latn"):
+                body = {"prompt": "hello", "max_tokens": 5, "target_language": language, **more}
+                choice = client.post("/v1/completions", json=body).json()["choices"][0]
+                found.setdefault(language, []).append(choice["text"])
+        body = {"prompt": "hello", "max_tokens": 5, "target_language": "fra"}
+        assert "the nearest: fra_Latn" in client.post("/v1/completions", json=body).json()["error"]["message"]
+    assert found["fra_Latn"] != found["deu_Latn"]
+    for language, texts in found.items():
+        set_target_language(model, words, language)
+        ids = generate(model, source, max_tokens=5, sampling=GREEDY, stop_ids=words.stop_ids)
+        assert texts == [decode_output(words, ids)] * 2

@@ -21,6 +21,7 @@
     ragged_batch.py     one pass over texts with a number of new tokens each
     speculative_decoding.py  several proposed tokens in one pass; prompt lookup
     draft_model.py      tokens proposed by a smaller model
+    engine_rows.py      what the engine keeps of a request
     batching_engine.py  continuous batching of many requests
     text_completions.py completions of many texts, with samples, stop strings and log-probabilities
     chat_session.py     a conversation

@@ -9,7 +9,7 @@ proposer, a request decodes several tokens in a step, as long as few requests ru
 
 from collections import Counter, deque
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from typing import cast
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.generate.engine_rows import EngineRow, PromptPrefill
 from groundup.generate.generation import (
     GenerativeModel,
     continued_ids,
@@ -33,40 +34,6 @@ from groundup.generate.request import ModelVariants, Request, StepOutput
 from groundup.generate.sampling import InvalidLogitsError, log_probabilities, top_logprobs
 from groundup.generate.sequence_sampler import SequenceSampler
 from groundup.generate.speculative_decoding import OpenText, Proposer, check_can_speculate
-
-
-@dataclass(eq=False)
-class _Row:
-    """A request in the engine.
-
-    Attributes:
-        number: order of arrival.
-        tokens: of the decoder: its prompt, and those generated so far.
-        limit: generated tokens at most.
-        sequence: its keys and values, while it decodes.
-    """
-
-    request: Request
-    number: int
-    tokens: list[int]
-    limit: int
-    text: OpenText
-    sequence: CachedSequence | None = None
-
-
-@dataclass(eq=False)
-class _Prefill:
-    """A sequence whose tokens are being read, and the requests that continue it: samples of one prompt share it."""
-
-    rows: list[_Row]
-    sequence: CachedSequence
-
-    planned: int = 0
-    """Of its tokens, how many are read when this step ends."""
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.rows[0].tokens
 
 
 class BatchingEngine:
@@ -112,10 +79,10 @@ class BatchingEngine:
         self._num_submitted = 0
         self.preemptions = 0
         self._has_groups = False
-        self._waiting: deque[_Row] = deque()  # in order of arrival
-        self._postponed: list[_Row] = []  # of them, those that are not admitted in this step
-        self._prefilling: deque[_Prefill] = deque()
-        self._running: list[_Row] = []
+        self._waiting: deque[EngineRow] = deque()  # in order of arrival
+        self._postponed: list[EngineRow] = []  # of them, those that are not admitted in this step
+        self._prefilling: deque[PromptPrefill] = deque()
+        self._running: list[EngineRow] = []
 
     @cached_property
     def cache(self) -> PagedKVCache:
@@ -139,18 +106,19 @@ class BatchingEngine:
             raise UserError(f"max_tokens = {request.max_tokens}, expected at least 1")
         if request.adapter is not None and (self._variants is None or request.adapter not in self._variants):
             raise UserError(f"no adapter {request.adapter!r} in this engine", hint="BatchingEngine(variants=...)")
-        limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
-        tokens = decoder_ids(self._model, request.prompt_ids)
+        limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids, request.decoder_prefix))
+        tokens = decoder_ids(self._model, request.prompt_ids, request.decoder_prefix)
         room = self.cache.pool.num_pages * PAGE_SIZE - len(tokens)
         if room < 1:
+            most = room + len(tokens) - 1
             raise UserError(
-                f"the prompt has {len(tokens)} tokens, expected at most {room + len(tokens) - 1}: "
-                "the key/value cache holds no more",
+                f"the prompt has {len(tokens)} tokens, expected at most {most}: the key/value cache holds no more",
                 hint="shorten the prompt, or give the cache more memory",
             )
         context = continued_ids(self._model, request.prompt_ids)
-        text = OpenText(request.prompt_ids, SequenceSampler(request.sampling, context, request.stop_ids))
-        row = _Row(request, self._num_submitted, tokens, min(limit, room), text)
+        sampler = SequenceSampler(request.sampling, context, request.stop_ids)
+        text = OpenText(request.prompt_ids, list(tokens), sampler)
+        row = EngineRow(request, self._num_submitted, tokens, min(limit, room), text)
         self._waiting.append(row)
         self._num_submitted += 1
         self._has_groups = self._has_groups or request.group is not None
@@ -171,9 +139,8 @@ class BatchingEngine:
         """Drop all requests and the cache, as after a failed step."""
         for row in self._running:
             self._forget(row)
-        self._waiting.clear()
-        self._prefilling.clear()
-        self._running.clear()
+        for rows in (self._waiting, self._prefilling, self._running):
+            rows.clear()
         self.__dict__.pop("cache", None)
 
     @torch.inference_mode()
@@ -182,7 +149,7 @@ class BatchingEngine:
         self._make_room()
         decoding, prefilling = self._reserve_tokens(), self._plan_prefill()
         parts = [
-            NewTokens(_cached(row), [row.tokens[-1], *proposed], 1 + len(proposed), row.request.adapter)
+            NewTokens(row.cached, [row.tokens[-1], *proposed], 1 + len(proposed), row.request.adapter)
             for row, proposed in decoding
         ]
         parts += [
@@ -201,7 +168,7 @@ class BatchingEngine:
 
     # ---- decoding
 
-    def _reserve_tokens(self) -> list[tuple[_Row, list[int]]]:
+    def _reserve_tokens(self) -> list[tuple[EngineRow, list[int]]]:
         """The running requests, which have room for a token each, and the proposed tokens, which have too."""
         for row in sorted(self._running, key=lambda row: row.number):
             while row.sequence is not None and not self.cache.reserve(row.sequence, 1):
@@ -215,18 +182,18 @@ class BatchingEngine:
         self.proposer.counts.passes += 1
         self.proposer.counts.proposed += sum(map(len, proposals))
         return [
-            (row, proposed if self.cache.reserve(_cached(row), 1 + len(proposed)) else [])
+            (row, proposed if self.cache.reserve(row.cached, 1 + len(proposed)) else [])
             for row, proposed in zip(rows, proposals, strict=True)
         ]
 
-    def _check(self, row: _Row, proposed: list[int], logits: Tensor) -> list[StepOutput]:
+    def _check(self, row: EngineRow, proposed: list[int], logits: Tensor) -> list[StepOutput]:
         """Sample a token after each proposed one, up to the first that differs."""
         outputs = []
         for place, guess in enumerate([*proposed, None]):
             outputs.append(self._sample(row, logits[place]))
             if outputs[-1].finish_reason or outputs[-1].token != guess:
                 break
-        sequence = _cached(row)
+        sequence = row.cached
         sequence.length = len(row.tokens) - 1  # without rejected tokens
         self.cache.remember(sequence, row.tokens)
         if self.proposer is not None:
@@ -249,24 +216,24 @@ class BatchingEngine:
             self._finish([last])
             self._waiting.appendleft(last)
 
-    def _finish(self, rows: Collection[_Row]) -> None:
+    def _finish(self, rows: Collection[EngineRow]) -> None:
         """Take rows out of the batch, with their pages."""
         for row in rows:
             self._forget(row)
-            self.cache.free(_cached(row))
+            self.cache.free(row.cached)
             row.sequence = None
         self._running = [row for row in self._running if row.sequence is not None]
 
-    def _forget(self, row: _Row) -> None:
+    def _forget(self, row: EngineRow) -> None:
         if self.proposer is not None:
             self.proposer.forget(row.text)
 
     # ---- prefill
 
-    def _plan_prefill(self) -> list[_Prefill]:
+    def _plan_prefill(self) -> list[PromptPrefill]:
         """Prompts of which up to `prefill_chunk` tokens are read in this step: half of them of the one whose turn it is, then of
         new prompts, then of the others."""
-        chosen: list[_Prefill] = []
+        chosen: list[PromptPrefill] = []
         self._postponed.clear()
         budget, first = self._prefill_chunk, True
         while budget > 0:
@@ -284,7 +251,7 @@ class BatchingEngine:
             self._prefilling.append(prefill)
         return chosen
 
-    def _end_prefill(self, prefill: _Prefill, logits: Tensor) -> list[StepOutput]:
+    def _end_prefill(self, prefill: PromptPrefill, logits: Tensor) -> list[StepOutput]:
         """The first tokens of the requests whose prompt is read to the end."""
         sequence, tokens = prefill.sequence, prefill.tokens
         self.cache.remember(sequence, tokens)
@@ -294,7 +261,7 @@ class BatchingEngine:
         self._drop(prefill)
         return outputs
 
-    def _admit(self) -> _Prefill | None:
+    def _admit(self) -> PromptPrefill | None:
         """Begin to read the next prompt, if there are a row and pages: each running row may need one more."""
         while (row := self._next_waiting()) is not None:
             if prefill := self._same_prompt(row):
@@ -312,10 +279,10 @@ class BatchingEngine:
                 self.cache.free(sequence)
                 return None
             self.cache.reserve(sequence, len(row.tokens) - sequence.length)
-            model = self._model if self._variants is None else self._variants[adapter]
-            sequence.layer_cross_key_values = cross_key_values(model, row.request.prompt_ids)
+            variant = self._model if self._variants is None else self._variants[adapter]
+            sequence.layer_cross_key_values = cross_key_values(variant, row.request.prompt_ids)
             self._waiting.remove(row)
-            prefill = _Prefill([row], sequence, sequence.length)
+            prefill = PromptPrefill([row], sequence, sequence.length)
             self._prefilling.append(prefill)
             while (other := self._next_waiting()) is not None and self._same_prompt(other) is prefill:
                 self._waiting.remove(other)
@@ -323,7 +290,7 @@ class BatchingEngine:
             return prefill
         return None
 
-    def _next_waiting(self) -> _Row | None:
+    def _next_waiting(self) -> EngineRow | None:
         """The first request of the group with the fewest rows, if there is a row for it."""
         if not self._waiting or self.running >= self.max_batch:
             return None
@@ -350,7 +317,7 @@ class BatchingEngine:
             self._finish([own[-1]])
             self._waiting.appendleft(own[-1])
 
-    def _is_being_read(self, row: _Row, length: int) -> bool:
+    def _is_being_read(self, row: EngineRow, length: int) -> bool:
         """Whether this step reads another prompt with the same first `length` tokens, whose pages the next step finds."""
         return self.cache.shares_prefixes and any(
             each.sequence.length < length <= min(each.planned, len(row.tokens) - 1)
@@ -359,20 +326,20 @@ class BatchingEngine:
             for each in self._prefilling
         )
 
-    def _same_prompt(self, row: _Row) -> _Prefill | None:
+    def _same_prompt(self, row: EngineRow) -> PromptPrefill | None:
         """A prompt that is being read and that `row` continues too."""
         for prefill in self._prefilling:
             one, other = prefill.rows[0].request, row.request
             same = one.adapter == other.adapter and list(one.prompt_ids) == list(other.prompt_ids)
-            if same and not one.tokens and not other.tokens:
+            if same and prefill.tokens == row.tokens and not other.tokens:
                 return prefill
         return None
 
-    def _drop(self, prefill: _Prefill) -> None:
+    def _drop(self, prefill: PromptPrefill) -> None:
         self._prefilling.remove(prefill)
         self.cache.free(prefill.sequence)
 
-    def _start(self, row: _Row, sequence: CachedSequence, logits: Tensor) -> StepOutput:
+    def _start(self, row: EngineRow, sequence: CachedSequence, logits: Tensor) -> StepOutput:
         """The first token of a request whose prompt is read, or the next one of a request that was preempted."""
         row.sequence = sequence
         self._running.append(row)
@@ -383,7 +350,7 @@ class BatchingEngine:
 
     # ----
 
-    def _sample(self, running: _Row, logits: Tensor) -> StepOutput:
+    def _sample(self, running: EngineRow, logits: Tensor) -> StepOutput:
         """The next token of one request. A fault in its logits ends this request alone."""
         request = running.request
         try:
@@ -400,8 +367,3 @@ class BatchingEngine:
             return output
         logprobs = log_probabilities(logits)
         return replace(output, logprob=float(logprobs[token]), top_logprobs=top_logprobs(logprobs, request.logprobs))
-
-
-def _cached(row: _Row) -> CachedSequence:
-    assert row.sequence is not None
-    return row.sequence

@@ -5,7 +5,7 @@ The `num_beams` most likely beginnings are continued together. A finished text s
 its length to the power of the length penalty, since longer texts are always less likely.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,8 +41,19 @@ def beam_search(model: GenerativeModel, prompt_ids: Sequence[int], **options: An
     return best_beams(model, prompt_ids, **options)[0].tokens
 
 
+def best_beams(model: GenerativeModel, prompt_ids: Sequence[int], **options: Any) -> list[Beam]:
+    """Up to `num_beams` of the best texts found, the best first: that follow `prompt_ids`, or that an encoder-decoder makes of
+    it.
+
+        best = best_beams(model, encode_prompt(model, tokenizer, "Save changes"), stop_ids=tokenizer.stop_ids)[0]
+
+    Options and errors as for `search_steps`.
+    """
+    return list(search_steps(model, prompt_ids, **options))[-1]
+
+
 @torch.inference_mode()
-def best_beams(
+def search_steps(
     model: GenerativeModel,
     prompt_ids: Sequence[int],
     *,
@@ -51,24 +62,23 @@ def best_beams(
     length_penalty: float = 0.6,
     no_repeat_ngram: int = 4,
     stop_ids: Collection[int] = (),
-) -> list[Beam]:
-    """Up to `num_beams` of the best texts found, the best first: that follow `prompt_ids`, or that an encoder-decoder makes of
-    it.
-
-        best = best_beams(model, encode_prompt(model, tokenizer, "Save changes"), stop_ids=tokenizer.stop_ids)[0]
+    decoder_prefix: Sequence[int] | None = None,
+) -> Iterator[list[Beam]]:
+    """The best finished texts after each step of the search, at last those of `best_beams`: other work may be done between.
 
     Args:
         num_beams: texts that are continued at a time; 1: greedy decoding.
         length_penalty: the higher, the longer the text; 0.6 as in T5 (Raffel et al. 2020, section 3.7.3).
         no_repeat_ngram: so many tokens in a row occur once at most, prompt of a decoder included (Paulus et al. 2017,
             section 2.5); 0: no limit.
+        decoder_prefix: of an encoder-decoder, see `Request`.
 
     Raises UserError when the prompt is empty or fills the context.
     """
     if not 1 <= num_beams <= MAX_BEAMS:
         raise UserError(f"num_beams = {num_beams}, expected 1 to {MAX_BEAMS}")
-    length = min(max_tokens, remaining_context(model, prompt_ids))
-    cache, new = start_decoding(model, prompt_ids, length)
+    length = min(max_tokens, remaining_context(model, prompt_ids, decoder_prefix))
+    cache, new = start_decoding(model, prompt_ids, length, decoder_prefix)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64)
     beams, scores = [[]], torch.zeros(1)
     finished: list[Beam] = []
@@ -91,6 +101,7 @@ def best_beams(
                 text = beams[int(parents[rank])] + ([] if ends[rank] else [int(tokens[rank])])
                 finished.append(Beam(text, float(best.values[rank]) / step**length_penalty))
         finished = sorted(finished, key=lambda each: -each.score)[:num_beams]
+        yield finished
         going = (~ends).nonzero()[:num_beams, 0]
         if step == length or not len(going):
             break
@@ -100,7 +111,6 @@ def best_beams(
         beams = [[*beams[parent], token] for parent, token in zip(parents.tolist(), tokens.tolist(), strict=True)]
         rows = [[token] for token in tokens.tolist()]
         cache.select_rows(parents.to(cache.keys.device))
-    return finished
 
 
 def beam_search_text(model: nn.Module, tokenizer: Tokenizer, text: str, **options: Any) -> str:

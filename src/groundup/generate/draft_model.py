@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.generation import GenerativeModel, cross_key_values, decoder_ids, max_prompt_tokens
+from groundup.generate.generation import GenerativeModel, cross_key_values, max_prompt_tokens
 from groundup.generate.kv_cache_budget import new_paged_cache
 from groundup.generate.paged_kv_cache import CachedSequence
 from groundup.generate.ragged_batch import NewTokens, ragged_logits
@@ -84,7 +84,7 @@ class DraftModel:
         """Read on where the text left the proposals; None: there is no room."""
         if count < 1 or len(text.prompt_ids) > max_prompt_tokens(self._draft.config):
             return None
-        ids = [*decoder_ids(self._draft, text.prompt_ids), *text.sampler.output_ids]
+        ids = [*text.start_ids, *text.sampler.output_ids]
         count = min(count, self._limit - len(ids))
         state = self._states.get(text)
         if state is None:

@@ -101,21 +101,23 @@ def generate_reference(
 
 @torch.inference_mode()
 def start_decoding(
-    model: GenerativeModel, prompt_ids: Sequence[int], max_tokens: int
+    model: GenerativeModel, prompt_ids: Sequence[int], max_tokens: int, prefix: Sequence[int] | None = None
 ) -> tuple[StaticKVCache, list[int]]:
     """A cache for the prompt and `max_tokens` more, and the tokens that are decoded first: of an encoder-decoder, which
-    encodes the prompt here, its start token."""
+    encodes the prompt here, `prefix` or those of its configuration."""
     if isinstance(model, EncoderDecoder):
         source = torch.tensor([prompt_ids], device=next(model.parameters()).device)
-        prefix = model.config.decoder_prefix
+        start = decoder_ids(model, prompt_ids, prefix)
         with batch_invariance(model):
-            return model.new_cache(source, max_tokens + len(prefix) - 1), list(prefix)
+            return model.new_cache(source, max_tokens + len(start) - 1), start
     return model.new_cache(1, len(prompt_ids) + max_tokens), list(prompt_ids)
 
 
-def decoder_ids(model: nn.Module, prompt_ids: Sequence[int]) -> list[int]:
-    """The tokens that the decoder reads first: the prompt; of an encoder-decoder, its start token."""
-    return list(model.config.decoder_prefix if isinstance(model, EncoderDecoder) else prompt_ids)
+def decoder_ids(model: nn.Module, prompt_ids: Sequence[int], prefix: Sequence[int] | None = None) -> list[int]:
+    """The tokens that the decoder reads first: the prompt; of an encoder-decoder, `prefix` or those of its configuration."""
+    if not isinstance(model, EncoderDecoder):
+        return list(prompt_ids)
+    return list(model.config.decoder_prefix if prefix is None else prefix)
 
 
 @torch.inference_mode()
@@ -170,7 +172,7 @@ def require_generative(model: nn.Module) -> GenerativeModel:
     return cast(GenerativeModel, model)
 
 
-def remaining_context(model: nn.Module, prompt_ids: Sequence[int]) -> int:
+def remaining_context(model: nn.Module, prompt_ids: Sequence[int], prefix: Sequence[int] | None = None) -> int:
     """Number of new tokens that fit. Raises UserError when the prompt is empty or fills the context, and for an encoder."""
     if isinstance(prompt_ids, str):
         raise UserError("prompt_ids is a str, expected token ids", hint="generate_text takes text")
@@ -179,7 +181,7 @@ def remaining_context(model: nn.Module, prompt_ids: Sequence[int]) -> int:
     if len(prompt_ids) == 0:
         raise UserError("the prompt is empty, expected at least one token")
     if isinstance(model, EncoderDecoder) and len(prompt_ids) <= context_length:
-        return context_length + 1 - len(model.config.decoder_prefix)  # source and target have a context each
+        return context_length + 1 - len(decoder_ids(model, prompt_ids, prefix))  # source and target have a context each
     remaining = context_length - len(prompt_ids)
     reason = "" if context_length == model.config.context_length else "before dynamic RoPE scaling "
     if remaining < 1:

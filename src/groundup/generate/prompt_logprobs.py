@@ -1,6 +1,7 @@
 """Log-probabilities of the tokens of a prompt: how likely a model finds a given text, token by token."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -11,8 +12,14 @@ from groundup.model import Decoder
 SCORED_TOKENS = 128
 """Tokens scored at a time: the logits of a large vocabulary are many."""
 
-TokenScore = tuple[float, list[tuple[int, float]]]
-"""The log-probability of a token in nats, and ids and log-probabilities of the most likely tokens at its place."""
+
+class TokenScore(NamedTuple):
+    """A token of a prompt: its log-probability in nats, its rank (1: the most likely), and ids and log-probabilities of the
+    most likely tokens at its place."""
+
+    logprob: float
+    rank: int
+    top: list[tuple[int, float]]
 
 
 def score_prompt(model: Decoder, prompt_ids: Sequence[int], top: int = 0) -> Iterator[list[TokenScore]]:
@@ -20,7 +27,7 @@ def score_prompt(model: Decoder, prompt_ids: Sequence[int], top: int = 0) -> Ite
 
     Raises UserError when the prompt is longer than the context.
 
-    >>> [score for chunk in score_prompt(model, tokenizer.encode("Once upon a time")) for score, _ in chunk]
+    >>> [score.logprob for chunk in score_prompt(model, tokenizer.encode("Once upon a time")) for score in chunk]
     """
     length = model.config.cached_context_length
     if len(prompt_ids) > length:
@@ -34,5 +41,6 @@ def score_prompt(model: Decoder, prompt_ids: Sequence[int], top: int = 0) -> Ite
             rows = log_probabilities(model.head(states)[0])
         scores = []
         for row, token in zip(rows, prompt_ids[begin + 1 :], strict=False):
-            scores.append((float(row[token]), top_logprobs(row, top) if top else []))
+            rank = 1 + int((row > row[token]).sum())
+            scores.append(TokenScore(float(row[token]), rank, top_logprobs(row, top) if top else []))
         yield scores

@@ -18,6 +18,8 @@ class Request:
         adapter: its name, of those of the engine; None: the model without one.
         group: requests of one origin, which take turns with others, and have three quarters of the rows when others wait;
             None: by itself.
+        decoder_prefix: of an encoder-decoder, the first tokens of its text, such as a language (`language_prefix`); None:
+            those of its configuration.
         tokens: generated so far.
     """
 
@@ -28,6 +30,7 @@ class Request:
     logprobs: int | None = None
     adapter: str | None = None
     group: Hashable | None = None
+    decoder_prefix: Sequence[int] | None = None
     tokens: list[int] = field(default_factory=list, init=False)
 
 

@@ -27,11 +27,13 @@ class OpenText:
 
     Attributes:
         prompt_ids: of an encoder-decoder: its source text.
+        start_ids: the tokens that the decoder reads first: those of the prompt, or of its configuration.
         sampler: with the tokens so far.
         count: tokens to propose next.
     """
 
     prompt_ids: Sequence[int]
+    start_ids: Sequence[int]
     sampler: SequenceSampler
     count: int = FIRST_COUNT
 

@@ -1,6 +1,7 @@
 """The language that a multilingual encoder-decoder writes: the first token of its text (mBART, M2M-100, NLLB)."""
 
 from difflib import get_close_matches
+from typing import Any
 
 from torch import nn
 
@@ -16,6 +17,13 @@ def set_target_language(model: nn.Module, tokenizer: Tokenizer, language: str) -
 
     >>> set_target_language(model, tokenizer, "fra_Latn")
     """
+    prefix = language_prefix(model, tokenizer, language)
+    config: Any = model.config
+    model.config = config.model_copy(update={"forced_bos_token_id": prefix[-1]})
+
+
+def language_prefix(model: nn.Module, tokenizer: Tokenizer, language: str) -> tuple[int, int]:
+    """The tokens with which a text in `language` begins; errors as of `set_target_language`."""
     if not isinstance(model, EncoderDecoder):
         raise UserError(f"target language {language!r}: the model is no encoder-decoder")
     ids = {token.content: id for id, token in tokenizer.backend.get_added_tokens_decoder().items()}
@@ -26,4 +34,4 @@ def set_target_language(model: nn.Module, tokenizer: Tokenizer, language: str) -
             f"target language {language!r}: no such token in the tokenizer",
             hint=f"the nearest: {', '.join(nearest)}" if nearest else "a Marian model reads it in the text, as >>fra<<",
         )
-    model.config = model.config.model_copy(update={"forced_bos_token_id": id})
+    return model.config.decoder_start_token_id, id

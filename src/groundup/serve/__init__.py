@@ -18,6 +18,8 @@
     rate_limits.py           requests and tokens a minute
     request_log.py           request ids, a line of the log for each request
     served_model.py          one model under a name: prompts, limits, answers
+    prompt_scores.py         log-probabilities of prompts
+    beam_answers.py          answers by beam search
     endpoints.py             HTTP endpoints
     middleware.py            security headers, metrics, trusted hosts, API keys, rate limits
     openapi_responses.py     schemas of the responses

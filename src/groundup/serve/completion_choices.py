@@ -43,21 +43,47 @@ class EchoedPrompt:
     alone: bool
 
 
+@dataclass(frozen=True)
+class ScoredPrompt:
+    """A prompt whose log-probabilities are part of the response (`prompt_logprobs`).
+
+    Attributes:
+        scores: of each token but the first.
+        top: so many of the most likely tokens are wanted.
+    """
+
+    tokenizer: Tokenizer
+    ids: Sequence[int]
+    scores: Sequence[TokenScore]
+    top: int
+
+    def entries(self) -> list[dict[int, tuple[float, int, bytes]] | None]:
+        """For each token its log-probability, rank and bytes by id, and those of the most likely ones; None for the first."""
+        found: list[dict[int, tuple[float, int, bytes]] | None] = [None]
+        for id, score in zip(self.ids[1:], self.scores, strict=True):
+            ranked = [(each, logprob, rank) for rank, (each, logprob) in enumerate(score.top[: self.top], 1)]
+            wanted = [(id, score.logprob, score.rank), *(entry for entry in ranked if entry[0] != id)]
+            found.append({each: (logprob, rank, _token_bytes(self.tokenizer, each)) for each, logprob, rank in wanted})
+        return found
+
+
 def echoed_prompt(
-    tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[TokenScore] | None, *, alone: bool
+    tokenizer: Tokenizer, ids: Sequence[int], scores: Sequence[TokenScore] | None, *, top: int = 0, alone: bool
 ) -> EchoedPrompt:
     """The text of a prompt, in which special tokens that the tokenizer adds have none. Slow: 40 microseconds a token.
 
     Args:
         scores: of each token but the first, as of `score_prompt`; None: no log-probabilities are wanted.
+        top: most likely tokens that are wanted of each.
     """
     stream, text, logprobs = StreamDetokenizer(tokenizer), "", []
     for place, id in enumerate(ids):
         begin = stream.num_decoded
         text += stream.push(id)
         if scores is not None:
-            logprob, top = scores[place - 1] if place else (None, [])
-            top_logprobs = [(_token_bytes(tokenizer, each), score) for each, score in top]
+            score = scores[place - 1] if place else None
+            likely, logprob = ([], None) if score is None else (score.top[:top], score.logprob)
+            top_logprobs = [(_token_bytes(tokenizer, each), value) for each, value in likely]
             logprobs.append(TokenLogprob(_token_bytes(tokenizer, id), logprob, begin, top_logprobs))
     return EchoedPrompt(text + stream.finish(), logprobs, alone)
 
@@ -76,6 +102,18 @@ class ChoiceDelta:
     finish_reason: str | None
 
 
+@dataclass
+class SearchedChoice:
+    """A text that beam search found."""
+
+    index: int
+    text: str
+    num_tokens: int
+    finish_reason: str
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    scored_prompt: ScoredPrompt | None = None
+
+
 class CompletionChoice:
     """The completion of one prompt.
 
@@ -86,6 +124,7 @@ class CompletionChoice:
         visible: special tokens whose text is kept.
         echo: the prompt, if it begins the text.
         with_logprobs: the engine's log-probabilities are part of the choice; else they only serve to choose the best.
+        scored_prompt: its prompt, if the log-probabilities of that are part of the response.
     """
 
     def __init__(
@@ -98,9 +137,10 @@ class CompletionChoice:
         visible: Collection[int] = (),
         echo: EchoedPrompt | None = None,
         with_logprobs: bool = True,
+        scored_prompt: ScoredPrompt | None = None,
     ):
         self.index = index
-        self.request = request
+        self.request, self.scored_prompt = request, scored_prompt
         self.text = ""
         self.logprobs: list[TokenLogprob] = []
         self.num_tokens = 0

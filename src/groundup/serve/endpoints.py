@@ -10,13 +10,16 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from groundup.artifacts.errors import UserError
+from groundup.generate.prompt_logprobs import TokenScore
 from groundup.serve import prometheus
 from groundup.serve.answer_grammar import chat_grammar, structured_grammar
 from groundup.serve.api_error import ApiError
+from groundup.serve.beam_answers import search_answers
 from groundup.serve.chat_protocol import ChatRequest, TokenizeRequest
 from groundup.serve.completion_choices import CompletionChoices
 from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.prometheus import ServerMetrics
+from groundup.serve.prompt_scores import echoes_of, prompt_scores, scored_prompts
 from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest
 from groundup.serve.request_body import read_json_body
 from groundup.serve.request_log import record_of
@@ -79,14 +82,49 @@ class Endpoints:
         form = body.structured_outputs
         grammar = await model.grammar(None if form is None else structured_grammar(form), "structured_outputs")
         client = record_of(http.scope).client
-        echoes = await cancel_on_disconnect(http.receive, model.echoes(body, prompts, client)) if body.echo else ()
-        if echoes is None:
-            return Response(status_code=499)
-        choices = model.submit(
-            body, prompts, max_tokens=max_tokens, logprobs=body.logprobs, grammar=grammar, echoes=echoes, client=client
-        )
         formatter = CompletionFormatter(model.name, include_usage=body.include_usage)
+        if body.use_beam_search:
+            return await self._beam_search(http, model, body, prompts, max_tokens, formatter)
+        scores: Sequence[Sequence[TokenScore]] | None = ()
+        if body.echo or body.prompt_logprobs is not None:
+            scoring = prompt_scores(model, body, prompts, client, echoed=body.logprobs if body.echo else None)
+            if (scores := await cancel_on_disconnect(http.receive, scoring)) is None:
+                return Response(status_code=499)
+        choices = model.submit(
+            body,
+            prompts,
+            max_tokens=max_tokens,
+            logprobs=body.logprobs,
+            grammar=grammar,
+            echoes=await echoes_of(model, body, prompts, scores) if body.echo else (),
+            scored_prompts=scored_prompts(model, body, prompts, scores),
+            client=client,
+            decoder_prefix=model.decoder_prefix(body.target_language),
+        )
         return await self._respond(http, model, choices, formatter, stream=body.stream)
+
+    async def _beam_search(
+        self,
+        http: HttpRequest,
+        model: ServedModel,
+        body: CompletionRequest,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        formatter: CompletionFormatter,
+    ) -> Response:
+        record = record_of(http.scope)
+        record.model, record.prompt_tokens = model.name, sum(map(len, prompts))
+        self.metrics.prompt_tokens += record.prompt_tokens
+        search = search_answers(model, body, prompts, max_tokens, record.client)
+        if (choices := await cancel_on_disconnect(http.receive, search)) is None:
+            return Response(status_code=499)
+        record.completion_tokens = generated = sum(choice.num_tokens for choice in choices)
+        record.finish_reasons = [choice.finish_reason for choice in choices]
+        self.metrics.generated_tokens += generated
+        if self.log_prompts:
+            record.answers = [choice.text for choice in choices]
+        usage = {"prompt_tokens": record.prompt_tokens, "completion_tokens": generated}
+        return _json(json_bytes(formatter.full_response(choices, usage | {"total_tokens": sum(usage.values())})))
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         body = await self._body(ChatRequest, http)
@@ -108,6 +146,11 @@ class Endpoints:
         prompt = await model.conversation_ids(body, tools)
         if body.forces_call and syntax is not None:
             prompt = prompt + model.call_begin_ids(syntax)
+        scores: Sequence[Sequence[TokenScore]] | None = ()
+        if body.prompt_logprobs is not None:
+            scoring = prompt_scores(model, body, [prompt], record_of(http.scope).client)
+            if (scores := await cancel_on_disconnect(http.receive, scoring)) is None:
+                return Response(status_code=499)
         one_call = syntax is not None and body.parallel_tool_calls is False
         choices = model.submit(
             body,
@@ -117,6 +160,7 @@ class Endpoints:
             stop=(syntax.end,) if syntax is not None and one_call and syntax.end else (),
             visible=syntax.tokens if syntax else (),
             grammar=await model.grammar(chat_grammar(body, syntax, schemas), body.form_field),
+            scored_prompts=scored_prompts(model, body, [prompt], scores),
             client=record_of(http.scope).client,
         )
         new_parser = partial(ToolCallParser, syntax, schemas, in_call=body.forces_call) if syntax else None

@@ -16,6 +16,14 @@ MAX_CHOICES = 64
 MAX_BIASES = 1024
 MAX_TOKENS = 1_000_000
 
+MAX_REQUESTED_BEAMS = 16
+BEAM_FIELDS = ("use_beam_search", "length_penalty")
+NOT_WITH_BEAMS = (
+    "stream", "echo", "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "logit_bias", "min_tokens", "stop", "structured_outputs",
+)  # fmt: skip
+"""A search finds the likeliest text, and samples none."""
+
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 InputText = Annotated[str, StringConstraints(min_length=1)]
 TokenId = Annotated[int, Field(ge=0)]
@@ -38,7 +46,6 @@ UNSUPPORTED_SAMPLING: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "allowed_token_ids": ([],),
-    "prompt_logprobs": (),
     "include_stop_str_in_output": (False,),
     "skip_special_tokens": (True,),
     "truncate_prompt_tokens": (),
@@ -89,6 +96,7 @@ class SamplingRequest(RequestBody):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = None
     min_tokens: int | None = Field(None, ge=0)
+    prompt_logprobs: int | None = Field(None, ge=0, le=20)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
@@ -97,6 +105,12 @@ class SamplingRequest(RequestBody):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     structured_outputs: StructuredOutputs | None = None
+
+    @model_validator(mode="after")
+    def _check_prompt_logprobs(self) -> "SamplingRequest":
+        if self.stream and self.prompt_logprobs is not None:
+            raise ApiError(400, "prompt_logprobs with stream: they are part of a whole answer", param="prompt_logprobs")
+        return self
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -137,7 +151,7 @@ class SamplingRequest(RequestBody):
 
 
 class CompletionRequest(SamplingRequest):
-    """POST /v1/completions: continue one or several prompts."""
+    """POST /v1/completions: continue one or several prompts; an encoder-decoder translates or summarizes them."""
 
     prompt: (
         str
@@ -149,8 +163,14 @@ class CompletionRequest(SamplingRequest):
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    use_beam_search: bool | None = None
+    length_penalty: float | None = Field(None, ge=-10, le=10)
+    target_language: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
-    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {**UNSUPPORTED_SAMPLING, "suffix": ("",)}
+    UNSUPPORTED: ClassVar[dict[str, tuple[Any, ...]]] = {
+        **{name: values for name, values in UNSUPPORTED_SAMPLING.items() if name not in BEAM_FIELDS},
+        "suffix": ("",),
+    }
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "CompletionRequest":
@@ -158,9 +178,31 @@ class CompletionRequest(SamplingRequest):
             raise ApiError(400, "max_tokens = 0 without echo, expected at least 1", param="max_tokens")
         if self.best_of is not None and self.best_of < (self.n or 1):
             raise ApiError(400, f"best_of = {self.best_of}, expected at least n = {self.n or 1}", param="best_of")
-        if self.stream and self.num_candidates is not None:
+        if self.use_beam_search:
+            self._check_beam_search()
+        elif self.length_penalty is not None:
+            raise ApiError(400, "length_penalty without use_beam_search", param="length_penalty")
+        elif self.stream and self.num_candidates is not None:
             raise ApiError(400, "best_of with stream: the best answers are known at the end", param="best_of")
         return self
+
+    def _check_beam_search(self) -> None:
+        if other := next((name for name in NOT_WITH_BEAMS if getattr(self, name)), None):
+            raise ApiError(400, f"{other} with use_beam_search is not supported", param=other, code="unsupported")
+        if self.logprobs is not None or self.prompt_logprobs is not None:
+            name = "logprobs" if self.logprobs is not None else "prompt_logprobs"
+            raise ApiError(400, f"{name} with use_beam_search is not supported", param=name, code="unsupported")
+        if self.num_beams > MAX_REQUESTED_BEAMS:
+            raise ApiError(
+                400,
+                f"{self.num_beams} beams, the larger of best_of and n, expected at most {MAX_REQUESTED_BEAMS}",
+                param="best_of",
+            )
+
+    @property
+    def num_beams(self) -> int:
+        """Beams of a search: `best_of` as in vLLM, else four, of which the best `n` are returned."""
+        return self.best_of or max(self.n or 1, 4)
 
     @property
     def num_candidates(self) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from groundup.serve.completion_choices import ChoiceDelta, CompletionChoice, TokenLogprob
+from groundup.serve.completion_choices import ChoiceDelta, CompletionChoice, ScoredPrompt, SearchedChoice, TokenLogprob
 from groundup.serve.tool_calls import ToolCall, ToolCallParser
 
 Usage = dict[str, int]
@@ -68,8 +68,12 @@ class CompletionFormatter:
     def last_chunks(self, choices: list[CompletionChoice], usage: Usage) -> list[dict[str, Any]]:
         return [self._object([]) | {"usage": usage}] if self._include_usage else []
 
-    def full_response(self, choices: list[CompletionChoice], usage: Usage) -> dict[str, Any]:
-        objects = [self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason) for choice in choices]
+    def full_response(self, choices: Sequence[CompletionChoice | SearchedChoice], usage: Usage) -> dict[str, Any]:
+        objects = [
+            self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason)
+            | _prompt_logprobs(choice.scored_prompt)
+            for choice in choices
+        ]
         return self._object(objects) | {"usage": usage}
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -161,7 +165,8 @@ class ChatFormatter:
                 "logprobs": _chat_logprobs(choice.logprobs),
                 "finish_reason": self._finish_reason(choice.index, choice.finish_reason),
             })  # fmt: skip
-        return {**self._common_fields, "object": "chat.completion", "choices": objects, "usage": usage}
+        response = {**self._common_fields, "object": "chat.completion", "choices": objects, "usage": usage}
+        return response | _prompt_logprobs(choices[0].scored_prompt)
 
     def _finish_reason(self, index: int, reason: str | None) -> str | None:
         calls = self._parsers[index].calls if index in self._parsers else ()
@@ -184,6 +189,21 @@ class ChatFormatter:
             "logprobs": _chat_logprobs(token_logprobs or []),
             "finish_reason": finish_reason,
         }
+
+
+def _prompt_logprobs(prompt: ScoredPrompt | None) -> dict[str, Any]:
+    """The field of vLLM: for each token of the prompt, objects by token id; null for the first."""
+    if prompt is None:
+        return {}
+    objects = [
+        entry
+        and {
+            str(id): {"logprob": logprob, "rank": rank, "decoded_token": token_text(content)}
+            for id, (logprob, rank, content) in entry.items()
+        }
+        for entry in prompt.entries()
+    ]
+    return {"prompt_logprobs": objects}
 
 
 def _call_object(call: ToolCall) -> dict[str, Any]:

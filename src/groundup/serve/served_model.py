@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -13,25 +13,25 @@ from groundup.artifacts.errors import UserError
 from groundup.generate import GrammarCompiler, Request, encode_prompt
 from groundup.generate.constrained_decoding import Grammar
 from groundup.generate.generation import GenerativeModel, continued_ids, max_prompt_tokens
-from groundup.generate.prompt_logprobs import TokenScore, score_prompt
+from groundup.generate.target_language import language_prefix
 from groundup.generate.text_embedding import batches_by_length, embed_batch
-from groundup.model import Decoder, Encoder
+from groundup.model import Encoder
 from groundup.model.serialization import weight_dtype
 from groundup.serve.answer_grammar import GrammarBuilder
 from groundup.serve.api_error import ApiError
 from groundup.serve.chat_protocol import ConversationRequest, RequestMessage, RequestTool
-from groundup.serve.completion_choices import CompletionChoice, CompletionChoices, EchoedPrompt, echoed_prompt
+from groundup.serve.completion_choices import CompletionChoice, CompletionChoices, EchoedPrompt, ScoredPrompt
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.prometheus import ServerMetrics
-from groundup.serve.protocol import MAX_CHOICES, CompletionRequest, SamplingRequest
+from groundup.serve.protocol import MAX_CHOICES, SamplingRequest
 from groundup.serve.tool_calls import ToolSyntax, tool_syntax
 from groundup.tokenizer import Tokenizer
 
 TEMPLATE_VARIABLES = frozenset(("self", "template", "messages", "tools", "now", "xml_tools"))
 """What `chat_template_kwargs` cannot set, beside the fields of requests."""
 
-MAX_ECHOED_LOGPROBS = 500_000
-"""A second to write as JSON; prompts need no computation to be many."""
+MAX_LOGPROBS = 500_000
+"""Of one response: 300 MB as objects, and a second to write as JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +244,9 @@ class ServedModel:
         visible: Iterable[str] = (),
         grammar: Grammar | None = None,
         echoes: Sequence[EchoedPrompt] = (),
+        scored_prompts: Sequence[ScoredPrompt] = (),
         client: str = "",
+        decoder_prefix: Sequence[int] | None = None,
     ) -> CompletionChoices:
         """The answers to prompts, whose generation begins; the caller must close their stream.
 
@@ -253,9 +255,11 @@ class ServedModel:
             visible: special tokens whose text stays in the answer.
             grammar: that of every answer; None: any text.
             echoes: the prompts, if they begin the texts.
+            scored_prompts: the prompts, if their log-probabilities are part of the response.
             client: who asks; clients take turns.
+            decoder_prefix: see `Request`.
 
-        Raises ApiError 400 for a prompt that is too long, and 503 when the queue is full.
+        Raises ApiError 400 for a prompt that is too long or log-probabilities that are too many, and 503 when the queue is full.
         """
         for prompt in prompts:
             self.check_length(prompt, max_prompt_tokens(self.model.config))
@@ -269,9 +273,17 @@ class ServedModel:
         sampling = replace(body.sampling_params(1.0 if self.is_decoder else 0.0), grammar=grammar)
         stop_ids = body.stop_ids(self.tokenizer.stop_ids)
         counted = 0 if logprobs is None and body.num_candidates is not None else logprobs  # to choose the best
+        if logprobs is not None:
+            max_tokens = self._limit_logprobs(body, len(prompts) * body.num_choices * (logprobs + 1), max_tokens)
         requests = [
             Request(
-                prompt, min(max_tokens, self.max_tokens), sampling.numbered(number), stop_ids, counted, self.adapter
+                prompt,
+                min(max_tokens, self.max_tokens),
+                sampling.numbered(number),
+                stop_ids,
+                counted,
+                self.adapter,
+                decoder_prefix=decoder_prefix,
             )
             for prompt in prompts
             for number in range(body.num_choices)
@@ -288,6 +300,7 @@ class ServedModel:
                 visible=shown,
                 echo=echoes[i // body.num_choices] if echoes else None,
                 with_logprobs=logprobs is not None,
+                scored_prompt=scored_prompts[i // body.num_choices] if scored_prompts else None,
             )
             for i, request in enumerate(requests)
         ]
@@ -296,41 +309,27 @@ class ServedModel:
         stream = self.engine_thread.submit(requests, client)
         return CompletionChoices(stream, choices, prompt_tokens, self.metrics, body.num_candidates, body.n or 1)
 
-    async def echoes(
-        self, body: CompletionRequest, prompts: Sequence[Sequence[int]], client: str
-    ) -> list[EchoedPrompt]:
-        """Prompts that begin the texts of their answers.
-
-        Raises ApiError 400 for an encoder-decoder, whose answers do not continue the prompt, and for too many
-        log-probabilities.
-        """
-        if not isinstance(self.model, Decoder):
+    def _limit_logprobs(self, body: SamplingRequest, per_token: int, max_tokens: int) -> int:
+        """Generated tokens at most. Raises ApiError 400 where a request asks for more log-probabilities than a response has."""
+        most = MAX_LOGPROBS // per_token
+        wanted = min(max_tokens, self.max_tokens)
+        if body.max_tokens is not None and wanted > most:
             raise ApiError(
-                400, f"echo: {self.name} is an encoder-decoder, whose answers do not continue the prompt", param="echo"
+                400,
+                f"{wanted} tokens with {per_token} log-probabilities each, expected at most {MAX_LOGPROBS:,} in one response",
+                param="logprobs",
             )
-        for prompt in prompts:
-            self.check_length(prompt, max_prompt_tokens(self.model.config))
-        if body.logprobs is not None:
-            count = sum(map(len, prompts)) * (body.n or 1) * (body.logprobs + 1)
-            if count > MAX_ECHOED_LOGPROBS:
-                raise ApiError(
-                    400,
-                    f"{count:,} log-probabilities of echoed prompts, expected at most {MAX_ECHOED_LOGPROBS:,}",
-                    param="logprobs",
-                )
-        found = []
-        for prompt in prompts:
-            scores = None if body.logprobs is None else await self._prompt_scores(prompt, body.logprobs, client)
-            echo = partial(echoed_prompt, self.tokenizer, prompt, scores, alone=body.max_tokens == 0)
-            found.append(await asyncio.to_thread(echo))
-        return found
+        return max(min(wanted, most), 1)
 
-    async def _prompt_scores(self, prompt: Sequence[int], top: int, client: str) -> list[TokenScore]:
-        """Other requests run between two chunks of the prompt."""
-        chunks, scores = score_prompt(cast(Decoder, self.model), prompt, top), []
-        while (chunk := await self.engine_thread.call(partial(next, chunks, None), client)) is not None:
-            scores += chunk
-        return scores
+    def decoder_prefix(self, language: str | None) -> Sequence[int] | None:
+        """The tokens with which a translation into a language begins. Raises ApiError 400 for an unknown one."""
+        if language is None:
+            return None
+        try:
+            return language_prefix(self.model, self.tokenizer, language)
+        except UserError as error:
+            message = error.message + (f" ({error.hint})" if error.hint else "")
+            raise ApiError(400, message, param="target_language") from None
 
     async def embed(self, ids: Sequence[Sequence[int]], client: str) -> list[Tensor]:
         """The vector of each text; other requests run between two batches."""

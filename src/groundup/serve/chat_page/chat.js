@@ -116,16 +116,19 @@ async function write(answer, events) {
   }
   const count = usage?.completion_tokens;
   const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (begun ?? start)) / 1000));
+  if (finish === "length") answer.cut = true;
   answer.note = [answer.content && count && `${count} token${count === 1 ? "" : "s"}`, speed && `${speed} tokens/s`, CUT[finish]].filter(Boolean).join(" · ");
   return usage?.total_tokens;
 }
 
-// Ask for the answer to the last of `turns`. Where the server refuses, everything is as before and `restore` runs.
-async function ask(turns, restore) {
+// Ask for the answer to the last of `turns`, or for the rest of the answer that `begun` is. Where the server refuses,
+// everything is as before and `restore` runs.
+async function ask(turns, restore, begun) {
   const chat = conversation;
   const before = chat.turns;
   const controller = new AbortController();
-  const answer = { role: "assistant", content: "", tokens: [], writing: true };
+  const answer = { role: "assistant", content: begun?.content ?? "", tokens: [...(begun?.tokens ?? [])], writing: true };
+  const sent = begun ? [...turns, { role: "assistant", content: begun.content }] : turns;
   running = controller;
   editing = null;
   notice(null);
@@ -134,12 +137,13 @@ async function ask(turns, restore) {
   toEnd();
   $("log").setAttribute("aria-busy", "true"); // screen readers then read the whole answer at once
   try {
-    chat.used = await write(answer, await accepted(chat, turns, controller.signal));
+    chat.used = await write(answer, await accepted(chat, sent, controller.signal));
   } catch (error) {
     answer.note = CUT.stopped;
+    answer.cut = true;
     if (error.status === 401) askForKey(error.message);
     else if (error.name !== "AbortError") notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
-    if (!answer.content) {
+    if (answer.content === (begun?.content ?? "")) {
       chat.turns = before;
       if (chat === conversation) restore?.();
     }
@@ -186,6 +190,7 @@ const actions = {
     });
   },
   retry: (index) => ask(conversation.turns.slice(0, index)),
+  continueAnswer: (index) => ask(conversation.turns.slice(0, index), null, conversation.turns[index]),
   continueText: (index) => send(conversation.turns[index - 1].content + conversation.turns[index].content),
 };
 

@@ -37,7 +37,7 @@ function below(turn, index, { kind, last, busy }, actions) {
     <span>${turn.role === "user" ? nothing : (turn.note ?? nothing)}</span>
     ${turn.content ? html`<button type="button" class="flat" data-copy=${turn.content}>Copy</button>` : nothing}
     ${busy ? nothing : turn.role === "user" ? button("Edit", () => actions.edit(index)) : button("Retry", () => actions.retry(index))}
-    ${!busy && kind === "text" && last && turn.role !== "user" ? button("Continue", () => actions.continueText(index)) : nothing}
+    ${!busy && last && turn.role !== "user" && (kind === "text" || (kind === "chat" && turn.cut && turn.content)) ? button("Continue", () => (kind === "text" ? actions.continueText : actions.continueAnswer)(index)) : nothing}
   </div>`;
 }
 
