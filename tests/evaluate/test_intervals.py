@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from groundup.evaluate.intervals import paired_share_interval, ratio_interval, share_interval, student_quantile
+from groundup.evaluate.intervals import (
+    paired_difference,
+    paired_share_interval,
+    ratio_interval,
+    share_interval,
+    student_quantile,
+)
 
 
 def test_quantiles_of_student():
@@ -113,3 +119,63 @@ def test_coverage_of_differences(items):
         low, high = paired_share_interval(before.tolist(), after.tolist())
         covered += low <= 0.3 * (0.8 - 0.5) <= high
     assert LOWEST <= covered / REPEATS <= HIGHEST
+
+
+def test_paired_shares_of_one_seed_equal_agresti_and_min():
+    before, after = [1, 0, 1, 1, 0, 1, 1], [1, 1, 1, 0, 1, 1, 1]
+    found = paired_difference([before], [after], [1.0] * 7, is_share=True)
+    assert found.interval == pytest.approx(paired_share_interval(before, after))
+    assert found.difference == pytest.approx(1 / 7)
+    assert not found.covers_seeds
+    assert not found.is_visible
+
+
+def test_paired_ratios_of_one_seed_equal_the_t_interval():
+    before, after, sizes = [8.0, 9.0, 7.5, 8.2], [7.0, 8.5, 7.4, 7.9], [4.0, 4.0, 4.0, 4.0]
+    found = paired_difference([before], [after], sizes)
+    assert found.interval == pytest.approx(ratio_interval(np.subtract(after, before).tolist(), sizes))
+    assert paired_difference([[1.0]], [[2.0]], [1.0]).interval is None
+    same = paired_difference([before], [before], sizes)
+    assert (same.difference, same.interval, same.smallest_visible) == (0.0, [0.0, 0.0], 0.0)
+
+
+def test_copies_do_not_narrow_a_difference():
+    before, after = [1, 0, 1, 1, 0, 1, 0, 0], [1, 1, 1, 0, 1, 1, 1, 0]
+    once = paired_difference([before], [after], [1.0] * 8, is_share=True).smallest_visible
+    copies = paired_difference([before * 3], [after * 3], [1.0] * 24, list(range(8)) * 3, is_share=True)
+    assert copies.smallest_visible >= 0.95 * once
+    none = paired_difference([[1] * 24], [[1] * 24], [1.0] * 24, list(range(8)) * 3, is_share=True)
+    assert none.interval[1] > paired_share_interval([1] * 8, [1] * 8)[1], "no change in few clusters proves little"
+
+
+@pytest.mark.parametrize(("items", "seeds"), [(5, 1), (40, 1), (400, 1), (40, 3), (400, 5)])
+@pytest.mark.parametrize("is_share", [True, False])
+def test_coverage_of_paired_differences(items, seeds, is_share):
+    """Items of different difficulty; seeds of different ability, where there are several."""
+    generator = np.random.default_rng(2)
+    covered = 0
+    deviation = 0.05 if seeds > 1 else 0.0
+    for _ in range(REPEATS):
+        difficulty = generator.uniform(0.3, 0.9, items)
+        ability = generator.normal(0, deviation, (2, seeds, 1)) + np.array([0.0, 0.06])[:, None, None]
+        chance = np.clip(difficulty + ability, 0, 1)
+        scores = (
+            generator.random(chance.shape) < chance if is_share else chance + generator.normal(0, 0.1, chance.shape)
+        )
+        found = paired_difference(scores[0], scores[1], [1.0] * items, is_share=is_share)
+        truth = 0.06
+        covered += found.interval[0] <= truth <= found.interval[1]
+    assert covered / REPEATS >= LOWEST
+
+
+def test_power_at_the_smallest_visible_difference():
+    """Simulated at the difference that one draw calls visible: it is seen in about 80% of the repetitions."""
+    generator = np.random.default_rng(3)
+    items = 300
+
+    def draw(gain: float):
+        before = generator.normal(0, 1, items)
+        return paired_difference([before], [before + generator.normal(gain, 0.5, items)], [1.0] * items)
+
+    gain = draw(0.0).smallest_visible
+    assert np.mean([draw(gain).is_visible for _ in range(REPEATS)]) == pytest.approx(0.8, abs=0.08)

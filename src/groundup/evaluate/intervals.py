@@ -6,6 +6,7 @@ not independent; only the clusters are. `tests/evaluate/test_intervals.py` shows
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +17,9 @@ LEVEL = 0.95
 
 NORMAL_QUANTILE = 1.959964
 """Of a standard normal variable: two-sided, at LEVEL."""
+
+POWER, POWER_QUANTILE = 0.8, 0.841621
+"""Probability of seeing the smallest visible difference, and its one-sided normal quantile."""
 
 Array = NDArray[np.float64]
 
@@ -90,6 +94,108 @@ def paired_share_interval(before: Sequence[float], after: Sequence[float]) -> li
     return [max(-1.0, difference - half), min(1.0, difference + half)]
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """`difference` of two scores of the same items.
+
+    Attributes:
+        interval: [low, high] at LEVEL; None where the items are too few.
+        smallest_visible: the true difference that such an interval would tell from none in POWER of all repetitions.
+        covers_seeds: the interval is that of other training seeds too, not of these models alone.
+    """
+
+    difference: float
+    interval: list[float] | None
+    smallest_visible: float | None
+    covers_seeds: bool
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the interval excludes no difference."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+def paired_difference(
+    before: Sequence[Sequence[float]],
+    after: Sequence[Sequence[float]],
+    denominators: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    is_share: bool = False,
+) -> PairedDifference:
+    """The score of `after` less that of `before`, paired by item. A score is sum(numerators) / sum(denominators).
+
+    The items vary as in `ratio_interval`, shares as in `paired_share_interval`. Where an entry has several seeds, its items are
+    means over them, and the variance between the seeds' scores is added (Welch 1947); an entry with one seed is taken to vary
+    as the other one does.
+
+    Args:
+        before, after: numerators of each seed (S N).
+        denominators: of the items (N); 1 for shares.
+        is_share: numerators are from 0 to 1, and denominators 1.
+
+    >>> paired_difference([[1, 0, 1, 0]], [[1, 1, 1, 0]], [1.0] * 4, is_share=True).difference
+    0.25
+    """
+    first, second = (np.asarray(rows, dtype=np.float64) for rows in (before, after))
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.shape[1]:
+        raise ValueError(f"items {first.shape} before, {second.shape} after: expected equal numbers, at least one")
+    changes, sizes = _cluster_sums((second.mean(axis=0) - first.mean(axis=0)).tolist(), denominators, clusters)
+    total = float(sizes.sum())
+    difference = centre = float(changes.sum() / total)
+    effective = total**2 / float((sizes**2).sum())
+    if is_share:
+        items = (second.mean(axis=0) - first.mean(axis=0)).tolist()
+        centre, item_variance = _share_difference_variance(items, changes, sizes)
+    elif len(changes) < 2:
+        return PairedDifference(difference, None, None, False)
+    else:
+        without_one = (total * difference - changes) / (total - sizes)
+        item_variance = (len(changes) - 1) / len(changes) * float(((without_one - without_one.mean()) ** 2).sum())
+    is_independent = is_share and len(changes) == len(denominators)
+    item_freedom = math.inf if is_independent else max(1.0, effective - 1)
+    terms = [(item_variance, item_freedom), *_seed_variances(first.sum(axis=1) / total, second.sum(axis=1) / total)]
+    variance = sum(value for value, _ in terms)
+    spread = sum(value**2 / freedom for value, freedom in terms if value > 0)
+    quantile = (
+        NORMAL_QUANTILE
+        if spread == 0 and is_share
+        else student_quantile(variance**2 / spread if spread > 0 else item_freedom)
+    )
+    error = math.sqrt(variance)
+    interval = [centre - quantile * error, centre + quantile * error]
+    if is_share:
+        interval = [max(-1.0, interval[0]), min(1.0, interval[1])]
+    return PairedDifference(difference, interval, (quantile + POWER_QUANTILE) * error, len(terms) > 1)
+
+
+def _share_difference_variance(items: Sequence[float], changes: Array, sizes: Array) -> tuple[float, float]:
+    """Difference and its variance after Agresti and Min's two more items, of as many independent items as the clusters are
+    worth (design effect, Kish 1965).
+    """
+    design = 1.0
+    if len(changes) < len(items):
+        design = float((sizes**2).sum() / sizes.sum())  # if the items of a cluster were all alike
+        mean = sum(items) / len(items)
+        of_independent = sum((each - mean) ** 2 for each in items)
+        if of_independent > 0:
+            design = max(1.0, float(((changes - mean * sizes) ** 2).sum()) / of_independent)
+    count = len(items) / design + 2
+    centre = sum(items) / design / count
+    return centre, ((sum(each**2 for each in items) / design + 1) / count - centre**2) / count
+
+
+def _seed_variances(before: Array, after: Array) -> list[tuple[float, float]]:
+    """(variance of the mean over seeds, degrees of freedom) of each entry; none where no entry has several seeds."""
+    known = [(float(scores.var(ddof=1)), len(scores) - 1) for scores in (before, after) if len(scores) > 1]
+    if not known:
+        return []
+    return [
+        (float(scores.var(ddof=1)) / len(scores), len(scores) - 1) if len(scores) > 1 else known[0]
+        for scores in (before, after)
+    ]
+
+
 @lru_cache(maxsize=1024)
 def student_quantile(freedom: float) -> float:
     """Two-sided quantile of Student's t at LEVEL. Fewer degrees of freedom than one count as one.
@@ -99,7 +205,7 @@ def student_quantile(freedom: float) -> float:
     >>> round(student_quantile(4), 3)
     2.776
     """
-    freedom = max(1.0, freedom)
+    freedom = max(1.0, min(freedom, 1e6))
     angles = np.linspace(0, np.pi / 2, 20_001)
     density = np.cos(angles) ** (freedom - 1)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
