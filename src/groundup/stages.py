@@ -65,7 +65,7 @@ STAGES = (
         check="groundup.plan.stage_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
     ),
     Stage(
-        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
+        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",), version=2,
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
         check="groundup.plan.stage_support:check_scores",
         identity="groundup.data.inputs:hash_task_files",
@@ -108,6 +108,9 @@ STAGES = (
 )  # fmt: skip
 
 STAGE_FOLDERS = {stage.name: stage.folder for stage in STAGES}
+
+ITEM_SCORES_FILE = "items.jsonl"
+"""In 05-scores: the score of each item, which comparisons pair."""
 
 
 def last_model_stage(names: Collection[str]) -> str | None:

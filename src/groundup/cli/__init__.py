@@ -9,6 +9,7 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
+    compare_command.py     compare
     trace_command.py       trace
     model_commands.py      embed, export
     evaluate_command.py    evaluate
@@ -45,7 +46,7 @@ COMMANDS = {
     "Build": (pipeline_commands, ("init", "plan", "run", "launch", "sweep", "ladder")),
     "Inspect": (
         inspect_commands,
-        ("status", "watch", "inspect", "verify", "diff", "report", "trace", "explain", "models"),
+        ("status", "watch", "inspect", "verify", "diff", "report", "compare", "trace", "explain", "models"),
     ),
     "Use a model": (
         model_commands,

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,10 @@ from groundup.artifacts.differences import list_differences
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
+from groundup.cli.compare_command import compare as compare
 from groundup.cli.options import JsonOption, RunArgument, SetOption
 from groundup.cli.trace_command import trace as trace
-from groundup.stages import STAGE_FOLDERS
+from groundup.stages import ITEM_SCORES_FILE, STAGE_FOLDERS
 
 NEXT_STEPS = {
     "stale": "built by another recipe or version; groundup run RECIPE prints the differences, --replace rebuilds it",
@@ -81,7 +83,7 @@ def diff(
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run, or a recipe file.")],
     sets: SetOption = None,
 ) -> None:
-    """Show the differences between two runs, or a run and a recipe: knobs, derived values, scores.
+    """Show the differences between two runs, or a run and a recipe: knobs, derived values, scores paired by item.
 
     Example: groundup diff runs/quickstart quickstart.toml --set train.steps=200
     """
@@ -96,7 +98,7 @@ def diff(
     old, new = (derive_recipe(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in recipes)
     lines = list_differences(old, new)
     if other.is_dir():
-        lines += list_differences(_evaluation_metrics(run), _evaluation_metrics(other))
+        lines += _score_differences(run, other)
     print("\n".join(lines) if lines else f"{run} and {other}: no differences")
 
 
@@ -222,6 +224,20 @@ def models(as_json: JsonOption = False) -> None:
 
     rows = family_rows()
     print(json.dumps(rows, indent=1) if as_json else format_rows(rows))
+
+
+def _score_differences(run: Path, other: Path) -> list[str]:
+    """Differences of the scores: paired by item where both runs stored those, else the metrics that differ."""
+    if all((path / STAGE_FOLDERS["scores"] / ITEM_SCORES_FILE).is_file() for path in (run, other)):
+        from groundup.cli.compare_command import comparison_lines
+        from groundup.evaluate.comparison import compare_entries
+        from groundup.evaluate.comparison.stored_scores import stored_scores
+
+        names = [str(path) for path in (run, other)]
+        with suppress(UserError):  # nothing in common
+            found = compare_entries({name: [stored_scores(Path(name))] for name in names})
+            return [line for comparison in found for line in comparison_lines(comparison, {})]
+    return list_differences(_evaluation_metrics(run), _evaluation_metrics(other))
 
 
 def _evaluation_metrics(run: Path) -> dict[str, Any]:

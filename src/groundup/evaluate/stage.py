@@ -12,12 +12,13 @@ from torch import nn
 
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
+from groundup.evaluate.comparison.item_scores import document_scores, write_item_scores
 from groundup.evaluate.harness_scores import harness_scores
 from groundup.evaluate.intervals import ratio_interval
 from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.retrieval import score_retrieval
-from groundup.evaluate.tasks import continuation_items, run_task, score_choices, summarize_choices
+from groundup.evaluate.tasks import TaskResult, choice_result, continuation_items, score_choices, score_task
 from groundup.evaluate.text_documents import text_file_documents
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
@@ -25,10 +26,14 @@ from groundup.interop import open_model
 from groundup.model import Decoder, load_config
 from groundup.plan.stage_support import check_tasks
 from groundup.recipe import RecipeView
+from groundup.stages import ITEM_SCORES_FILE
 from groundup.tokenizer import Tokenizer, TokenShard
 
 CONTINUATION_TASK = "true continuation"
 """Name of the multiple-choice task made of the held-out text."""
+
+ITEM_SEED = 0
+"""Of the choice of held-out text: the same for all seeds of a recipe, so that their scores pair by item."""
 
 
 def run(
@@ -42,7 +47,8 @@ def run(
     architectures, and retrieval by an encoder.
 
     `open_model`: for another function than that of floating-point models.
-    Writes documents.jsonl: source, tokens, bytes and nats of each document. Does not resume: it restarts.
+    Writes documents.jsonl: source, tokens, bytes and nats of each document; items.jsonl: scores to pair with those of other
+    runs. Does not resume: it restarts.
     """
     settings, seed = recipe.evaluate, recipe.seed
     torch.set_num_threads(machine.threads)
@@ -56,7 +62,7 @@ def run(
         scores = score_masked(model, mask_function, shard, length, max_tokens=settings.max_tokens, seed=seed)
         retrieval = score_retrieval(model, tokenizer, shard) if config.architecture == "encoder" else None
         return {"masked_lm": scores} | ({"retrieval": retrieval} if retrieval else {})
-    limits = {"max_tokens": settings.max_tokens, "seed": seed}
+    limits = {"max_tokens": settings.max_tokens, "seed": ITEM_SEED}
     if settings.text is not None:
         documents = text_file_documents(settings.text, tokenizer, **limits)
         held_out = {"text": settings.text}
@@ -70,15 +76,19 @@ def run(
     ) as task:
         result = score_documents(model, documents, progress=task)
     speed = {"tokens_per_second": result.tokens / (time.monotonic() - start)}
-    text = "".join(tokenizer.decode(document.ids[1:]) for document in documents).encode()
+    texts = [tokenizer.decode(document.ids[document.num_context_tokens :]) for document in documents]
+    text = "".join(texts).encode()
     baselines = compression_baselines(text)
     if "tokens" in inputs:
         baselines |= ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents)
-    tasks: dict[str, Any] = {}
-    if items := continuation_items(documents, tokenizer, settings.num_continuations, seed):
-        tasks[CONTINUATION_TASK] = summarize_choices(items, score_choices(model, items))
-    for custom in settings.tasks:
-        tasks[custom.name] = run_task(custom, model, tokenizer)
+    rows = document_scores(texts, result)
+    found: dict[str, TaskResult] = {}
+    if items := continuation_items(documents, tokenizer, settings.num_continuations, ITEM_SEED):
+        contents = [tuple(tokenizer.decode(choice.ids) for choice in item.choices) for item in items]
+        found[CONTINUATION_TASK] = choice_result(CONTINUATION_TASK, items, score_choices(model, items), contents)
+    found |= {custom.name: score_task(custom, model, tokenizer) for custom in settings.tasks}
+    for task_result in found.values():
+        rows += task_result.items
     harness = harness_scores(settings.harness, model, tokenizer, machine, seed) if settings.harness else {}
     samples = sample_continuations(
         model,
@@ -89,13 +99,14 @@ def run(
         seed=seed,
     )
     _write_documents(result, out / "documents.jsonl")
+    write_item_scores(rows, out / ITEM_SCORES_FILE)
     return {
         **score_metrics(result),
         "held_out": held_out,
         "sources": {name: score_metrics(part) for name, part in result.by_source().items()},
         **(compare_with_mix(result, TokenShard(inputs["tokens"] / "train")) if "tokens" in inputs else {}),
         "baselines": baselines,
-        "tasks": tasks,
+        "tasks": {name: task_result.summary for name, task_result in found.items()},
         **({"harness": harness} if harness else {}),
         "samples": samples,
         "speed": speed,

@@ -4,11 +4,12 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup.data.task_files import read_completions, read_questions
+from groundup.evaluate.comparison.item_scores import ItemScore, item_key
 from groundup.evaluate.continuations import score_continuations
 from groundup.evaluate.intervals import share_interval
 from groundup.evaluate.likelihood import ScoredDocument
@@ -103,9 +104,34 @@ def continuation_items(
     return items[:count]
 
 
+@dataclass(frozen=True)
+class TaskResult:
+    """`summary` is that of `summarize_choices`, or `summarize_accuracy` of completions; `items` the score of each item."""
+
+    summary: dict[str, Any]
+    items: list[ItemScore]
+
+
 def run_task(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Run every item of the task's file; returns `summarize_choices`, or `summarize_accuracy` of completions."""
+    """The summary of `score_task`."""
+    return score_task(task, model, tokenizer).summary
+
+
+def score_task(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> TaskResult:
+    """Run every item of the task's file."""
     return TASK_RUNNERS[task.kind](task, model, tokenizer)
+
+
+def choice_result(
+    name: str, items: Sequence[MultipleChoiceItem], scores: ChoiceScores, keys: Sequence[Hashable]
+) -> TaskResult:
+    """Summary and item scores of a multiple-choice task, whose items have these contents."""
+    rows = [
+        ItemScore(name, metric, item_key(key), float(right), cluster=item_key(item.cluster))
+        for metric, correct in (("accuracy", scores.correct), ("accuracy_norm", scores.correct_norm))
+        for key, item, right in zip(keys, items, correct, strict=True)
+    ]
+    return TaskResult(summarize_choices(items, scores), rows)
 
 
 def summarize_accuracy(correct: Sequence[bool], clusters: Sequence[Hashable], chance: float | None) -> dict[str, Any]:
@@ -130,17 +156,17 @@ def summarize_choices(items: Sequence[MultipleChoiceItem], scores: ChoiceScores)
     }
 
 
-def _run_choices(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+def _run_choices(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> TaskResult:
     """Question + delimiter + choice is scored, or the choice as an answer in the chat template."""
-    items = []
-    for entry in read_questions(Path(task.path)):
+    items, entries = [], read_questions(Path(task.path))
+    for entry in entries:
         make = _answer_document if task.apply_chat_template else _choice_document
         documents = tuple(make(model, tokenizer, entry.question, choice, task.delimiter) for choice in entry.choices)
         items.append(MultipleChoiceItem(documents, tuple(map(len, entry.choices)), entry.answer, entry.cluster))
-    return summarize_choices(items, score_choices(model, items))
+    return choice_result(task.name, items, score_choices(model, items), list(map(astuple, entries)))
 
 
-def _run_completions(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+def _run_completions(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> TaskResult:
     """Correct when greedy decoding begins with the completion, as whole words; a long prompt keeps its end."""
     entries, correct = read_completions(Path(task.path)), []
     for entry in entries:
@@ -150,10 +176,15 @@ def _run_completions(task: TaskConfig, model: Decoder, tokenizer: Tokenizer) -> 
         ids = ids[-max(1, model.config.cached_context_length - length) :]
         found = generate(model, ids, sampling=GREEDY, max_tokens=length, stop_ids=tokenizer.stop_ids)
         correct.append(begins_with(decode_output(tokenizer, found).strip(), entry.completion))
-    return summarize_accuracy(correct, [entry.cluster for entry in entries], None)
+    clusters = [entry.cluster for entry in entries]
+    rows = [
+        ItemScore(task.name, "accuracy", item_key(cluster), float(right), cluster=item_key(cluster))
+        for cluster, right in zip(clusters, correct, strict=True)
+    ]
+    return TaskResult(summarize_accuracy(correct, clusters, None), rows)
 
 
-TASK_RUNNERS: dict[TaskKind, Callable[[TaskConfig, Decoder, Tokenizer], dict[str, Any]]] = {
+TASK_RUNNERS: dict[TaskKind, Callable[[TaskConfig, Decoder, Tokenizer], TaskResult]] = {
     "multiple_choice": _run_choices,
     "completion": _run_completions,
 }

@@ -17,6 +17,8 @@
     plan_document.py     the plan alone as a PDF
     plan_history.py      planned and measured time and memory of all runs
     report_files.py      report files of a run
+    comparison_plot.py   scores and differences of compared models
+    rating_page.py       page for blind side-by-side rating of answers
     run_summary.py       summary in the terminal
     stage.py             stage 11-report
 
