@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
-from groundup.cli.model_check import as_trained, open_for_text
+from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import DeviceOption, DtypeOption, JsonOption, MaxTokensOption, TemperatureOption, VerifyOption
 from groundup.cli.text_input import read_text, read_texts
 
@@ -162,7 +162,7 @@ def _score(
     answers: dict[str, dict[str, str]] = {}
     for name, paths in named.items():
         for number, path in enumerate(paths):
-            model, tokenizer = open_for_text(path, *how)
+            model, tokenizer = open_for_writing(path, *how)
             if not isinstance(model, Decoder):
                 raise UserError(f"{path}: no decoder, which --text, --task and --prompts need")
             rows: list[Any] = []
@@ -174,7 +174,7 @@ def _score(
                 scores.setdefault(name, []).append(rows)
             if asked is not None and number == 0:
                 answers[name] = answer_prompts(
-                    model, as_trained(path, tokenizer), asked, max_tokens=max_tokens, temperature=temperature, seed=seed
+                    model, tokenizer, asked, max_tokens=max_tokens, temperature=temperature, seed=seed
                 )
             print(f"{path}: done", file=sys.stderr)
     return scores, answers
