@@ -26,6 +26,7 @@ SCHEMES = [
     QuantizationScheme(8, 64),
     QuantizationScheme(8, -1, False),
     QuantizationScheme(6, 96),
+    QuantizationScheme(5, 64, False),
 ]
 """Groups of 128 leave a last one of 64 in rows of 192."""
 
@@ -201,7 +202,7 @@ def test_a_model_keeps_one_copy_of_its_weights(decoder, windows, copy_of):
         expected = decoder(windows[:1, :8]).logits
         fast = use_kernels(copy_of(decoder))
         found = fast(windows[:1, :8]).logits
-    assert 0 < relative_error(found, expected) < 0.02
+    assert 0 < relative_error(found, expected) < 0.05  # token matrices have 6 bits
     assert not any(isinstance(module, QuantizedLinear) for module in fast.modules())
 
 

@@ -49,17 +49,24 @@ def make_folders(folder, tokenizer, sizes):
     return [str(folder / str(bits)) for bits in (16, 8, 4)]
 
 
+SMOLLM2 = {
+    "vocab_size": 49_152, "hidden_size": 576, "num_layers": 30, "num_heads": 9, "num_kv_heads": 3, "intermediate_size": 1536,
+    "context_length": 2048,
+}  # fmt: skip
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("sizes", "eight", "four"),
     [
         ({"hidden_size": 512, "num_layers": 6, "intermediate_size": 2048}, 0.62, 0.42),
+        pytest.param(SMOLLM2, 0.55, 0.33, marks=pytest.mark.slow),
         pytest.param(
             {"hidden_size": 2048, "num_layers": 4, "intermediate_size": 8192}, 0.55, 0.33, marks=pytest.mark.slow
         ),
         pytest.param({"hidden_size": 1024, "num_layers": 4, "moe": MOE}, 0.55, 0.33, marks=pytest.mark.slow),
     ],
-    ids=["dense", "wide", "moe"],
+    ids=["small", "135m", "layers of 1b", "moe"],
 )
 def test_memory_falls_with_the_bits(byte_tokenizer, tmp_path, sizes, eight, four):
     tiny = make_folders(

@@ -12,7 +12,7 @@ from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.serialization import resolve_dtype
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
-from groundup.quantize.kernels.kernel_choice import fast_dtype, inference_dtype, use_kernels
+from groundup.quantize.kernels.kernel_choice import fast_dtype, inference_dtype, release_freed_memory, use_kernels
 from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
@@ -43,7 +43,9 @@ def open_model(
         model, tokenizer = interop.open_model(
             path, device, None if dtype == "auto" else dtype, adapter=adapter, verify=verify
         )
-        return model.to(fast_dtype(model)) if dtype == "auto" else model, tokenizer
+        model = model.to(fast_dtype(model)) if dtype == "auto" else model
+        release_freed_memory()  # of reading the tokenizer, for one
+        return model, tokenizer
     if verify:
         check_artifact(path)
     target = interop.resolve_device(device)

@@ -1,5 +1,5 @@
-/* y = x W^T + b for a few to some hundred rows of x, with W in float32, bfloat16, or in codes of 4 or 8 bits, which are multiplied
-   as they are unpacked: the layout is that of quantize/kernels/int4_layout.py.
+/* y = x W^T + b for a few to some hundred rows of x, with W in float32, bfloat16, or in codes of 4, 6 or 8 bits, which are
+   multiplied as they are unpacked: the layout is that of quantize/kernels/int4_layout.py.
 
    Each row of y is computed by the same operations in the same order whatever the number of rows and of threads. Products are in
    bfloat16 with sums in float32, but for W in float32. Codes are small integers and exact in bfloat16: scale and offset of a group
@@ -20,15 +20,16 @@
 #include <unistd.h>
 #endif
 
-enum { ABSENT, FLOAT32, BFLOAT16, CODES_4, CODES_8 };
+enum { ABSENT, FLOAT32, BFLOAT16, CODES_4, CODES_8, CODES_6 };
 #define TILE 64      /* rows of W in an item, and in a tile of codes */
 #define SPAN 256    /* the most columns that are unpacked at once, and the largest group */
 
 typedef struct {
     long kind, rows, columns, group; /* group: columns with the same scale */
+    long parts;                      /* numbers of the grid for a row: scale, and offset if there is one */
     const void *data;                /* row-major, or the low halves of the codes: (tiles, columns, 32) bytes */
-    const uint8_t *high;             /* the upper halves of codes of 8 bits */
-    const uint16_t *grid;            /* bfloat16 (groups, rows rounded up to tiles, 2): scale and offset */
+    const uint8_t *high;             /* the upper halves of codes of 8 bits, or bits 4 and 5: (tiles, columns, 16) bytes */
+    const uint16_t *grid;            /* bfloat16 (groups, rows rounded up to tiles, parts) */
     const float *bias;               /* or NULL */
     const int64_t *order;            /* of the columns, or NULL */
 } matrix;
@@ -128,36 +129,51 @@ static void shape_tiles(long rows, long columns) {
 #endif
 
 /* Codes of `count` columns from `first` of a tile as bfloat16 128 + code, pairs of columns interleaved: (count / 2, 64, 2).
-   Upper halves of codes: 2048 + 16 code. */
-static inline void unpack_codes(const uint8_t *codes, long first, long count, uint16_t magic, uint16_t *to) {
+   Upper halves of codes: 2048 + 16 code. `upper`: bits 4 and 5, or NULL. */
+static inline __attribute__((always_inline)) void unpack_codes(const uint8_t *codes, const uint8_t *upper, long first, long count,
+                                                               uint16_t magic, uint16_t *to) {
     codes += first * 32;
+    upper = upper ? upper + first * 16 : 0;
 #if defined(WIDE)
     uint8_t positions[64];
     for (int i = 0; i < 64; i++) positions[i] = i / 4 + (i & 2 ? 32 : 0);
     const __m512i head = _mm512_loadu_si512(positions), tail = _mm512_add_epi8(head, _mm512_set1_epi8(16));
-    const __m512i mask = _mm512_set1_epi16(15), base = _mm512_set1_epi16(magic);
+    const __m512i mask = _mm512_set1_epi16(15);
+    const __m512i quarter = _mm512_sub_epi8(head, _mm512_and_si512(_mm512_srli_epi16(head, 1), _mm512_set1_epi8(16)));
+    __m512i base = _mm512_set1_epi16(magic), base_1 = base, base_2 = base, base_3 = base;
     for (long c = 0; c < count; c += 2, codes += 64, to += 128) {
         const __m512i both = _mm512_loadu_si512(codes);
         _mm_prefetch((const char *)codes + 2048, _MM_HINT_T0);
         const __m512i a = _mm512_permutexvar_epi8(head, both), b = _mm512_permutexvar_epi8(tail, both);
+        if (upper) { /* byte i of a column: rows i, i + 16, i + 32 and i + 48 */
+            const __m512i bits = _mm512_set1_epi16(48), plain = _mm512_set1_epi16(magic);
+            const __m512i c = _mm512_permutexvar_epi8(quarter, _mm512_castsi256_si512(_mm256_loadu_si256((const void *)upper)));
+            upper += 32;
+            _mm_prefetch((const char *)upper + 1024, _MM_HINT_T0);
+            base = _mm512_ternarylogic_epi32(_mm512_slli_epi16(c, 4), bits, plain, 0xea);
+            base_1 = _mm512_ternarylogic_epi32(_mm512_slli_epi16(c, 2), bits, plain, 0xea);
+            base_2 = _mm512_ternarylogic_epi32(c, bits, plain, 0xea);
+            base_3 = _mm512_ternarylogic_epi32(_mm512_srli_epi16(c, 2), bits, plain, 0xea);
+        }
         _mm512_store_si512(to, _mm512_ternarylogic_epi32(a, mask, base, 0xea)); /* a & mask | base */
-        _mm512_store_si512(to + 32, _mm512_ternarylogic_epi32(b, mask, base, 0xea));
-        _mm512_store_si512(to + 64, _mm512_ternarylogic_epi32(_mm512_srli_epi16(a, 4), mask, base, 0xea));
-        _mm512_store_si512(to + 96, _mm512_ternarylogic_epi32(_mm512_srli_epi16(b, 4), mask, base, 0xea));
+        _mm512_store_si512(to + 32, _mm512_ternarylogic_epi32(b, mask, base_1, 0xea));
+        _mm512_store_si512(to + 64, _mm512_ternarylogic_epi32(_mm512_srli_epi16(a, 4), mask, base_2, 0xea));
+        _mm512_store_si512(to + 96, _mm512_ternarylogic_epi32(_mm512_srli_epi16(b, 4), mask, base_3, 0xea));
     }
 #else
     for (long c = 0; c < count; c++)
         for (long d = 0; d < 32; d++) {
             uint16_t *pair = to + c / 2 * 128 + 2 * d + c % 2;
-            pair[0] = magic | (codes[c * 32 + d] & 15);
-            pair[64] = magic | (codes[c * 32 + d] >> 4);
+            const int bits = upper ? upper[c * 16 + d % 16] >> d / 16 * 2 : 0;
+            pair[0] = magic | (bits & 3) << 4 | (codes[c * 32 + d] & 15);
+            pair[64] = magic | (bits >> 4 & 3) << 4 | (codes[c * 32 + d] >> 4);
         }
 #endif
 }
 
 /* Codes that are unpacked 8 columns of a plane at a time, between other instructions. */
 typedef struct {
-    const uint8_t *codes[2];
+    const uint8_t *codes[2], *upper;
     uint16_t *to;
     long planes, first, next, pieces;
 } unpacking;
@@ -165,7 +181,9 @@ typedef struct {
 static inline void unpack_piece(unpacking *job) {
     if (job->next >= job->pieces) return;
     const long plane = job->next % job->planes, column = job->next / job->planes * 8;
-    unpack_codes(job->codes[plane], job->first + column, 8, plane ? 0x4500 : 0x4300, job->to + (plane * SPAN + column) * TILE);
+    uint16_t *to = job->to + (plane * SPAN + column) * TILE;
+    if (job->upper) unpack_codes(job->codes[0], job->upper, job->first + column, 8, 0x4300, to);
+    else unpack_codes(job->codes[plane], 0, job->first + column, 8, plane ? 0x4500 : 0x4300, to);
     job->next++;
 }
 
@@ -227,6 +245,8 @@ static inline void multiply_group(const operand *x, long block, long first, long
 #endif
 }
 
+static int middle_code(const matrix *w) { return w->kind == CODES_8 ? 128 : w->kind == CODES_6 ? 32 : 8; }
+
 /* Output columns of a tile of codes, for all rows; y (rows, 64).
 
    Some groups are multiplied while the next ones are unpacked, then scaled: each step finds what it reads in the cache, not on
@@ -234,32 +254,36 @@ static inline void multiply_group(const operand *x, long block, long first, long
 static void multiply_codes(const matrix *w, const operand *x, long tile, float *y) {
     uint16_t unpacked[2][2 * SPAN * TILE] __attribute__((aligned(64)));
     float sums[SPAN / 32 * 16 * TILE] __attribute__((aligned(64))), scale[TILE], offset[TILE];
-    const int planes = w->kind == CODES_8 ? 2 : 1;
+    const int planes = w->kind == CODES_8 ? 2 : 1, parts = (int)w->parts;
     const long padded = (w->rows + TILE - 1) / TILE * TILE, groups = w->columns / w->group, span = w->group < 128 ? 128 / w->group : 1;
     const uint8_t *low = (const uint8_t *)w->data + tile * w->columns * 32, *high = w->high + tile * w->columns * 32;
-    /* scale (code - 8) + offset, or scale (16 high + low - 136) + 17 offset */
-    const float share = planes == 2 ? 17 : 1, excess = planes == 2 ? 136 + 17 * 128 : 136;
+    const uint8_t *upper = w->kind == CODES_6 ? w->high + tile * w->columns * 16 : 0;
+    /* scale (code - middle) + offset, from 128 + code, or 2048 + 16 high + 128 + low */
+    const float excess = (planes == 2 ? 2176 : 128) + middle_code(w);
     memset(y, 0, sizeof(float) * x->rows * TILE);
 #if defined(TILES)
     shape_tiles(x->rows < 16 ? x->rows : 16, 16);
 #endif
-    unpacking job = {{low, high}, unpacked[0], planes, 0, 0, planes * (groups < span ? groups : span) * w->group / 8};
+    unpacking job = {{low, high}, upper, unpacked[0], planes, 0, 0, planes * (groups < span ? groups : span) * w->group / 8};
     while (job.next < job.pieces) unpack_piece(&job);
     for (long begin = 0; begin < groups; begin += span) {
         const long count = groups - begin < span ? groups - begin : span, first = begin * w->group;
         const long left = groups - begin - count < span ? groups - begin - count : span;
         const uint16_t *from = job.to;
-        job = (unpacking){{low, high}, unpacked[from == unpacked[0]], planes, first + count * w->group, 0, planes * left * w->group / 8};
+        job = (unpacking){{low, high}, upper, unpacked[from == unpacked[0]], planes, first + count * w->group, 0, planes * left * w->group / 8};
         for (long block = 0; block < x->blocks; block++) {
             const long rows = block_rows(x, block);
             for (long g = 0; g < count; g++)
                 multiply_group(x, block, first + g * w->group, w->group, from + g * w->group * TILE, planes, sums + g * 16 * TILE, &job);
             for (long g = 0; g < count; g++) {
-                const uint16_t *grid = w->grid + ((begin + g) * padded + tile * TILE) * 2;
-                for (int n = 0; n < TILE; n++) {
-                    scale[n] = to_float(grid[2 * n]);
-                    offset[n] = share * to_float(grid[2 * n + 1]) - excess * scale[n];
-                }
+                const uint16_t *grid = w->grid + ((begin + g) * padded + tile * TILE) * parts;
+                if (parts == 1)
+                    for (int n = 0; n < TILE; n++) scale[n] = to_float(grid[n]), offset[n] = -excess * scale[n];
+                else
+                    for (int n = 0; n < TILE; n++) {
+                        scale[n] = to_float(grid[2 * n]);
+                        offset[n] = to_float(grid[2 * n + 1]) - excess * scale[n];
+                    }
                 for (long row = 0; row < rows; row++) {
                     const float sum = x->sums[(16 * block + row) * groups + begin + g];
                     float *to = y + (16 * block + row) * TILE, *total = sums + (g * 16 + row) * TILE;
@@ -392,12 +416,13 @@ static void read_row(const matrix *w, long index, float *to) {
         const long padded = count_tiles(w) * TILE, lane = index % TILE;
         const int shift = lane < 32 ? 0 : 4;
         const long begin = index / TILE * w->columns * 32 + lane % 32;
+        const uint8_t *low = w->data, *quarters = w->high + index / TILE * w->columns * 16 + lane % 16;
         for (long c = 0; c < w->columns; c++) {
-            const uint16_t *grid = w->grid + (c / w->group * padded + index) * 2;
-            const int low = ((const uint8_t *)w->data)[begin + c * 32] >> shift & 15;
-            const float scale = to_float(grid[0]), offset = to_float(grid[1]);
-            if (w->kind == CODES_4) to[c] = (low - 8) * scale + offset;
-            else to[c] = ((w->high[begin + c * 32] >> shift & 15) * 16 + low - 136) * scale + 17 * offset;
+            const uint16_t *grid = w->grid + (c / w->group * padded + index) * w->parts;
+            int code = low[begin + c * 32] >> shift & 15;
+            if (w->kind == CODES_8) code |= (w->high[begin + c * 32] >> shift & 15) << 4;
+            if (w->kind == CODES_6) code |= (quarters[c * 16] >> lane / 16 * 2 & 3) << 4;
+            to[c] = (code - middle_code(w)) * to_float(grid[0]) + (w->parts == 2 ? to_float(grid[1]) : 0);
         }
     }
 }

@@ -15,7 +15,7 @@ from groundup.generate.native.native_library import load_native
 
 SOURCE = Path(__file__).with_name("decode_step.c")
 FLOAT_KINDS = {torch.float32: 1, torch.bfloat16: 2}
-CODE_KINDS = {4: 3, 8: 4}
+CODE_KINDS = {4: 3, 8: 4, 6: 5}
 TILE_ROWS = 64
 """Rows of a tile of codes that the C code reads."""
 
@@ -24,7 +24,7 @@ class NativeMatrix(ctypes.Structure):
     """`matrix` of matrix_product.h, with the tensors that it points to."""
 
     _fields_ = (
-        *((name, ctypes.c_long) for name in ("kind", "rows", "columns", "group")),
+        *((name, ctypes.c_long) for name in ("kind", "rows", "columns", "group", "parts")),
         *((name, ctypes.c_void_p) for name in ("data", "high", "grid", "bias", "order")),
     )
     tensors: tuple[Tensor | None, ...]
@@ -36,22 +36,26 @@ def float_matrix(weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None 
     if kind is None or weight.device.type != "cpu" or not weight.is_contiguous():
         return None
     rows, columns = weight.shape
-    return _matrix(kind, rows, columns, 0, weight.detach(), None, None, bias, None)
+    return _matrix(kind, rows, columns, 0, 0, weight.detach(), None, None, bias, None)
 
 
 def code_matrix(
-    planes: Tensor, grid: Tensor, rows: int, bias: Float[Tensor, " N"] | None, order: Tensor | None
+    low: Tensor, high: Tensor | None, grid: Tensor, rows: int, bias: Float[Tensor, " N"] | None, order: Tensor | None
 ) -> NativeMatrix:
-    """A matrix of `rows` rows in codes, of which `planes` (P N K/2), `grid` (G N 2) and `order` are those of Int4Linear."""
-    columns = planes.shape[2] * 2
-    high = planes[1] if len(planes) == 2 else None
-    return _matrix(CODE_KINDS[4 * len(planes)], rows, columns, columns // len(grid), planes[0], high, grid, bias, order)
+    """A matrix of `rows` rows in codes, of which `low`, `high`, `grid` (G N 1 or 2) and `order` are those of Int4Linear."""
+    columns = low.shape[1] * 2
+    bits = 4 if high is None else 4 + 4 * high.shape[1] // low.shape[1]
+    return _matrix(
+        CODE_KINDS[bits], rows, columns, columns // len(grid), grid.shape[2], low, high, grid, bias, order
+    )  # fmt: skip
 
 
-def _matrix(kind: int, rows: int, columns: int, group: int, *tensors: Tensor | None) -> NativeMatrix:
+def _matrix(kind: int, rows: int, columns: int, group: int, parts: int, *tensors: Tensor | None) -> NativeMatrix:
     data, high, grid, bias, order = tensors
     kept = (data, high, grid, None if bias is None else bias.detach().float().contiguous(), order)
-    made = NativeMatrix(kind, rows, columns, group, *(None if each is None else each.data_ptr() for each in kept))
+    made = NativeMatrix(
+        kind, rows, columns, group, parts, *(None if each is None else each.data_ptr() for each in kept)
+    )
     made.tensors = kept
     return made
 

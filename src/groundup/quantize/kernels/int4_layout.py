@@ -97,5 +97,27 @@ def read_tile_rows(packed: UInt8[Tensor, "N half"], index: Int[Tensor, " R"]) ->
     return torch.where((place >= half)[:, None], found >> 4, found & 15)
 
 
+def pack_quarters(codes: UInt8[Tensor, "N K"]) -> UInt8[Tensor, "N quarter"]:
+    """Codes below 4, four to a byte: byte i of a column of a tile holds rows i, i + 16, i + 32 and i + 48."""
+    rows = codes.view(-1, 4, TILE_ROWS // 4, codes.shape[1])
+    packed = rows[:, 0] | rows[:, 1] << 2 | rows[:, 2] << 4 | rows[:, 3] << 6
+    return packed.transpose(1, 2).reshape(len(codes), -1)
+
+
+def expand_quarters(packed: UInt8[Tensor, "N quarter"], added: int) -> UInt8[Tensor, "N half"]:
+    """The codes of `pack_quarters` plus a number, in the layout of the kernel."""
+    tiles = packed.view(-1, packed.shape[1] * 4, TILE_ROWS // 4)
+    rows = torch.cat([(tiles >> shift & 3) + added for shift in (0, 2, 4, 6)], dim=-1)
+    return (rows[..., : TILE_ROWS // 2] | rows[..., TILE_ROWS // 2 :] << 4).reshape(len(packed), -1)
+
+
+def read_quarters(packed: UInt8[Tensor, "N quarter"], index: Int[Tensor, " R"]) -> UInt8[Tensor, "R K"]:
+    """Some rows of the codes of `pack_quarters`."""
+    tiles = packed.view(-1, packed.shape[1] * 4, TILE_ROWS // 4).transpose(1, 2)
+    row = index % TILE_ROWS
+    shift = (row // (TILE_ROWS // 4) * 2).to(torch.uint8)[:, None]
+    return tiles[index // TILE_ROWS, row % (TILE_ROWS // 4)] >> shift & 3
+
+
 def _halves(packed: UInt8[Tensor, "... half"]) -> UInt8[Tensor, "... R"]:
     return torch.cat([packed & 15, packed >> 4], dim=-1)
