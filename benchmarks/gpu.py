@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -364,9 +365,34 @@ def generation(device: str, small: bool) -> list[Finding]:
     return findings
 
 
+def packed(device: str, small: bool) -> list[Finding]:
+    """Layers in 4 bits: the kernel against the dequantized weight, and its time beside bfloat16 for 1, 16 and 512 rows."""
+    from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
+    from groundup.quantize.kernels.kernel_choice import use_kernels
+
+    width = 256 if small else 4096
+    plain = torch.nn.Linear(width, width, bias=False, device=device, dtype=torch.bfloat16).requires_grad_(False)
+    exact = torch.nn.Sequential(torch.nn.Linear(width, width, bias=False, device=device)).requires_grad_(False)
+    exact[0].weight.copy_(plain.weight)
+    quantize_model(exact, QuantizationSettings("rtn", QuantizationScheme(4, 128)))
+    weight = exact[0].dequantize()  # type: ignore[operator]
+    fast, findings = use_kernels(exact), []
+    for rows in (1, 16, 512):
+        x = torch.randn(rows, width, device=device, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            findings.append(check("packed", f"4 bits, {rows} rows", fast(x), x.double() @ weight.double().T, 0.01))
+            times = [quickest(partial(layer, x), device) for layer in (plain, fast)]
+        findings.append(
+            Finding(
+                "packed", f"4 bits, {rows} rows: {type(fast[0]).__name__}", times[0] / times[1], "of bfloat16's speed"
+            )
+        )  # type: ignore[index]
+    return findings
+
+
 PARTS: dict[str, Part] = {
     part.__name__: part
-    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, engines, generation, eager)
+    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, engines, generation, packed, eager)
 }
 
 

@@ -31,6 +31,19 @@ VARIANTS = {
     "olmo2": {"norm_placement": "sublayer_output", "feed_forward": "geglu"},
     "granite": {"residual_scale": 0.3, "logit_scale": 0.2, "attention_scale": 0.1},
     "partial": {"rotary_dim": 8, "rope_pattern": (True, False)},
+    "mixtral": {"moe": {"num_experts": 6, "experts_per_token": 2, "intermediate_size": 96}},
+    "deepseek": {
+        "moe": {
+            "num_experts": 5, "experts_per_token": 3, "intermediate_size": 32, "num_shared_experts": 2, "num_dense_layers": 1,
+            "router_activation": "sigmoid", "routed_scale": 2.5, "load_balancing": "bias", "expert_bias": True,
+        },
+    },
+    "qwen2_moe": {
+        "moe": {
+            "num_experts": 4, "experts_per_token": 1, "intermediate_size": 64, "num_shared_experts": 1,
+            "shared_expert_gate": True, "normalize_scores": False,
+        },
+    },
     "yarn": {"rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 40}},
 }  # fmt: skip
 
@@ -63,10 +76,12 @@ def test_logits_equal_those_of_the_modules(variant, monkeypatch):
     torch.testing.assert_close(read_all(model, TOKENS, 15, monkeypatch), expected, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("bits", [32, 16, 8, 4])
-def test_a_row_depends_on_its_own_tokens_only(bits, monkeypatch):
+@pytest.mark.parametrize(
+    ("bits", "variant"), [(32, "llama"), (16, "llama"), (8, "llama"), (4, "llama"), (16, "mixtral"), (4, "mixtral")]
+)
+def test_a_row_depends_on_its_own_tokens_only(bits, variant, monkeypatch):
     """The same bits alone and in company, by one token at a time and by many."""
-    model = draw_model().to(torch.float32 if bits == 32 else torch.bfloat16)
+    model = draw_model(**VARIANTS[variant]).to(torch.float32 if bits == 32 else torch.bfloat16)
     if bits < 16:
         quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(bits, 32)))
         use_kernels(model)
@@ -110,6 +125,34 @@ def test_changed_weights_are_read_anew():
         next_token_logits(model, [[1, 2, 3]], model.new_cache(1, 3)).argmax()
         == model(torch.tensor([[1, 2, 3]])).logits[0, -1].argmax()
     )
+
+
+def test_changes_while_a_cache_lives_are_seen():
+    """Hooks, functions, written, replaced and re-pointed weights, between two tokens of one text."""
+    model, called = draw_model(tie_embeddings=False), []
+
+    def hook(*_):
+        called.append(1)
+
+    def ones(norm):
+        norm.weight = nn.Parameter(torch.ones(64) * 3, requires_grad=False)
+
+    changes = {
+        "hook": lambda: model.blocks[0].register_forward_pre_hook(hook),
+        "forward": lambda: setattr(model.final_norm, "forward", lambda x: 2 * x),
+        "written": lambda: model.blocks[0].attention.q_proj.weight.mul_(-2),
+        "replaced": lambda: ones(model.blocks[2].feed_forward_norm),
+        "re-pointed": lambda: setattr(model.head.weight, "data", model.head.weight.data.flip(0)),
+        "module": lambda: model.set_submodule("final_norm", nn.Identity()),
+    }
+    for name, change in changes.items():
+        model = draw_model(tie_embeddings=False)
+        cache = model.new_cache(1, 8)
+        before = next_token_logits(model, [[1, 2, 3]], cache)
+        cache.truncate(2)
+        change()
+        after = next_token_logits(model, [[3]], cache)
+        assert called if name == "hook" else not torch.allclose(after, before, rtol=1e-3), name
 
 
 def test_rows_without_a_place_in_the_cache_are_refused():

@@ -58,7 +58,7 @@ def test_products_equal_those_of_the_dequantized_weight(scheme, rows):
 def test_dequantization_from_the_kernel_layout(scheme, monkeypatch):
     exact = quantized_layer(scheme, out_features=70)
     layer = Int4Linear(exact)
-    assert relative_error(layer.dequantize(), exact.dequantize()) < 0.004
+    assert relative_error(layer.dequantize(), exact.dequantize()) < 0.005
     native = layer.dequantize()
     monkeypatch.setattr(native_code, "_function", lambda: None)
     assert torch.equal(layer.dequantize(), native)
@@ -179,7 +179,7 @@ def test_permuted_columns():
     )
     layer, x = Int4Linear(exact), torch.randn(3, 192)
     assert relative_error(layer(x), exact(x)) < 0.006
-    assert relative_error(layer.dequantize(), exact.dequantize()) < 0.004
+    assert relative_error(layer.dequantize(), exact.dequantize()) < 0.005
     exact.g_idx = torch.cat([g_idx[:-1], g_idx[:1]])  # groups of other sizes
     assert is_supported(exact) == torch.equal(exact.g_idx.sort().values, g_idx.sort().values)
 

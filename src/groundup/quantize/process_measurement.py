@@ -36,12 +36,20 @@ def measure_process(
 
 
 def resident_bytes() -> int | None:
-    """Resident memory of this process; None where there is no /proc."""
+    """Resident memory of this process, without the code of libraries, which is read as it is first run; None where there is
+    no /proc."""
     try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        lines = Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    total, is_library = 0, False
+    for line in lines:
+        first, *others = line.split(maxsplit=5)
+        if not first.endswith(":"):  # the head of a mapping
+            is_library = len(others) == 5 and ".so" in Path(others[4]).name
+        elif first == "Rss:" and not is_library:
+            total += int(others[0]) * 1024
+    return total
 
 
 def _measure(path: str, device: str, threads: int, adapter: str | None) -> dict[str, Any]:

@@ -11,17 +11,28 @@ enum { SILU, GELU, GELU_TANH };
 #define KEYS_AT_ONCE 64
 #define MAX_HEAD 256
 
+/* Experts of a feed-forward, of which each row passes through the best few. */
 typedef struct {
-    matrix query, key, value, output, gate, up, down;
+    long count, chosen, is_sigmoid, is_normalized; /* count: 0 for a plain feed-forward */
+    float scale;                                   /* of the routing weights */
+    matrix router, shared_gate;                    /* in float32; the second one, of shared experts, may be absent */
+    const matrix *matrices;                        /* gates of all experts, then their ups, then their downs */
+    const float *selection_bias;                   /* on the choice of experts, not on their weights; or NULL */
+} mixture;
+
+typedef struct {
+    matrix query, key, value, output, gate, up, down; /* the last three of a mixture: shared experts, or absent */
     const float *attention_norm, *attention_post_norm, *feed_forward_norm, *feed_forward_post_norm; /* NULL: none */
     const float *query_norm, *key_norm;                                                              /* of each head */
     const float *frequencies; /* (rotary / 2), NULL without rotation */
     float magnitude;          /* of cosine and sine */
     long window;              /* keys that a query attends to; 0: all */
+    mixture experts;
 } block_weights;
 
 typedef struct {
-    long num_blocks, hidden, heads, kv_heads, head_dim, rotary, intermediate, activation;
+    long num_blocks, hidden, heads, kv_heads, head_dim, rotary, activation;
+    long intermediate, experts, chosen; /* the largest numbers of all blocks */
     float eps, score_scale, score_cap, embedding_scale, residual_scale, logit_scale, logit_cap; /* caps: 0 for none */
     matrix embedding, head;
     const float *final_norm;
@@ -41,7 +52,10 @@ typedef struct {
     const step_input *input;
     const block_weights *block;
     long index; /* of the block */
+    long width; /* of the rows of gate and up */
     float *x, *normed, *query, *key, *value, *attended, *gate, *up, *added;
+    float *gathered, *expert_output, *scores, *shares; /* of a mixture: of one expert's rows; (rows, experts); (rows, chosen) */
+    long *chosen, *members;                            /* (rows, chosen); (rows): places in it of an expert's rows */
     operand operands[3];
 } step_state;
 
@@ -82,14 +96,14 @@ static void normalize_rows(const step_state *s, const float *from, const float *
 }
 
 /* Products of the same rows with some matrices; operands are made once for matrices that read them alike. */
-static void multiply_rows(step_state *s, const float *x, long count, const matrix *const *matrices, float *const *outs) {
+static void multiply_rows(step_state *s, const float *x, long rows, long count, const matrix *const *matrices, float *const *outs) {
     product products[3];
     for (long i = 0; i < count; i++) {
         const matrix *w = matrices[i];
         long same = 0;
         while (same < i && (matrices[same]->kind != w->kind || matrices[same]->group != w->group || matrices[same]->order != w->order))
             same++;
-        if (same == i) set_operand(&s->operands[i], w, x, 1, s->input->rows, w->columns);
+        if (same == i) set_operand(&s->operands[i], w, x, 1, rows, w->columns);
         products[i] = (product){w, same == i ? &s->operands[i] : products[same].x, outs[i], w->rows, 1};
     }
     multiply_all(products, count, s->input->threads);
@@ -186,8 +200,8 @@ static void attend(void *context, long item) {
 
 static void gate_row(void *context, long item) {
     const step_state *s = context;
-    const long count = s->weights->intermediate / 4 + 1, begin = item % 4 * count, row = item / 4 * s->weights->intermediate;
-    const long end = begin + count < s->weights->intermediate ? begin + count : s->weights->intermediate;
+    const long count = s->width / 4 + 1, begin = item % 4 * count, row = item / 4 * s->width;
+    const long end = begin + count < s->width ? begin + count : s->width;
     float *gate = s->gate + row;
     const float *up = s->up + row;
     if (s->weights->activation == SILU)
@@ -207,20 +221,86 @@ static void add_rows(step_state *s, const float *norm) {
     for (long i = 0; i < count; i++) s->x[i] += s->weights->residual_scale * s->added[i];
 }
 
+/* down(f(gate(x)) up(x)) of some rows. */
+static void feed_forward(step_state *s, const float *x, long rows, const matrix *gate, const matrix *up, const matrix *down, float *to) {
+    const long threads = s->input->threads;
+    multiply_rows(s, x, rows, 2, (const matrix *const[]){gate, up}, (float *const[]){s->gate, s->up});
+    s->width = gate->rows;
+    for_each_item(4 * rows, rows * s->width < 16384 ? 1 : threads, gate_row, s);
+    multiply_rows(s, s->gate, rows, 1, (const matrix *const[]){down}, (float *const[]){to});
+}
+
+/* The experts with the best scores of a row, and their routing weights. */
+static void choose_experts(const mixture *m, float *scores, long *chosen, float *shares) {
+    float largest = -INFINITY, total = 0, sum = 0;
+    for (long e = 0; e < m->count; e++) largest = scores[e] > largest ? scores[e] : largest;
+    for (long e = 0; e < m->count; e++) {
+        scores[e] = m->is_sigmoid ? 1 / (1 + expf(-scores[e])) : expf(scores[e] - largest);
+        total += scores[e];
+    }
+    for (long e = 0; !m->is_sigmoid && e < m->count; e++) scores[e] /= total;
+    for (long i = 0; i < m->chosen; i++) {
+        float best = -INFINITY;
+        chosen[i] = -1;
+        for (long e = 0; e < m->count; e++) {
+            const float score = scores[e] + (m->selection_bias ? m->selection_bias[e] : 0);
+            int taken = 0;
+            for (long k = 0; k < i; k++) taken |= chosen[k] == e;
+            if (!taken && (chosen[i] < 0 || score > best)) best = score, chosen[i] = e;
+        }
+        shares[i] = scores[chosen[i]];
+        sum += shares[i];
+    }
+    for (long i = 0; i < m->chosen; i++) shares[i] *= m->scale / (m->is_normalized ? sum + 1e-20f : 1);
+}
+
+/* The sum of a row's experts, in the order of their numbers, and of its shared experts. */
+static void mix_experts(step_state *s) {
+    const block_weights *b = s->block;
+    const mixture *m = &b->experts;
+    const long rows = s->input->rows, hidden = s->weights->hidden;
+    multiply_rows(s, s->normed, rows, 1, (const matrix *const[]){&m->router}, (float *const[]){s->scores});
+    for (long row = 0; row < rows; row++)
+        choose_experts(m, s->scores + row * m->count, s->chosen + row * m->chosen, s->shares + row * m->chosen);
+    memset(s->added, 0, sizeof(float) * rows * hidden);
+    if (b->gate.kind) {
+        feed_forward(s, s->normed, rows, &b->gate, &b->up, &b->down, s->added);
+        if (m->shared_gate.kind) {
+            multiply_rows(s, s->normed, rows, 1, (const matrix *const[]){&m->shared_gate}, (float *const[]){s->scores});
+            for (long i = 0; i < rows * hidden; i++) s->added[i] /= 1 + exponential(-s->scores[i / hidden]);
+        }
+    }
+    for (long expert = 0; expert < m->count; expert++) {
+        const matrix *w = m->matrices + expert;
+        long count = 0;
+        for (long place = 0; place < rows * m->chosen; place++)
+            if (s->chosen[place] == expert) {
+                memcpy(s->gathered + count * hidden, s->normed + place / m->chosen * hidden, sizeof(float) * hidden);
+                s->members[count++] = place;
+            }
+        if (!count) continue; /* a tile of no rows is a fault of the processor */
+        feed_forward(s, s->gathered, count, w, w + m->count, w + 2 * m->count, s->expert_output);
+        for (long i = 0; i < count; i++) {
+            float *to = s->added + s->members[i] / m->chosen * hidden;
+            for (long k = 0; k < hidden; k++) to[k] += s->shares[s->members[i]] * s->expert_output[i * hidden + k];
+        }
+    }
+}
+
 static void run_block(step_state *s) {
     const block_weights *b = s->block;
     const decoder_weights *w = s->weights;
     const long rows = s->input->rows, threads = s->input->threads;
     normalize_rows(s, s->x, b->attention_norm, s->normed, w->hidden);
-    multiply_rows(s, s->normed, 3, (const matrix *const[]){&b->query, &b->key, &b->value}, (float *const[]){s->query, s->key, s->value});
+    multiply_rows(s, s->normed, rows, 3, (const matrix *const[]){&b->query, &b->key, &b->value},
+                  (float *const[]){s->query, s->key, s->value});
     for_each_item(rows, rows < 4 ? 1 : threads, place_row, s);
     for_each_item(rows * w->kv_heads, threads, attend, s);
-    multiply_rows(s, s->attended, 1, (const matrix *const[]){&b->output}, (float *const[]){s->added});
+    multiply_rows(s, s->attended, rows, 1, (const matrix *const[]){&b->output}, (float *const[]){s->added});
     add_rows(s, b->attention_post_norm);
     normalize_rows(s, s->x, b->feed_forward_norm, s->normed, w->hidden);
-    multiply_rows(s, s->normed, 2, (const matrix *const[]){&b->gate, &b->up}, (float *const[]){s->gate, s->up});
-    for_each_item(4 * rows, rows * w->intermediate < 16384 ? 1 : threads, gate_row, s);
-    multiply_rows(s, s->gate, 1, (const matrix *const[]){&b->down}, (float *const[]){s->added});
+    if (b->experts.count) mix_experts(s);
+    else feed_forward(s, s->normed, rows, &b->gate, &b->up, &b->down, s->added);
     add_rows(s, b->feed_forward_post_norm);
 }
 
@@ -229,17 +309,27 @@ static long largest(long a, long b) { return a > b ? a : b; }
 /* Logits of the last `wanted` rows, float32 (wanted, vocabulary). Returns 0, or 1 without memory. */
 int decode_step(const decoder_weights *w, const step_input *in, long wanted, float *logits) {
     const long rows = in->rows, attended = w->heads * w->head_dim, keys = w->kv_heads * w->head_dim;
-    const long widths[9] = {w->hidden, w->hidden, attended, keys, keys, attended, w->intermediate, w->intermediate, w->hidden};
-    const long widest = largest(largest(w->hidden, attended), w->intermediate);
-    long total = 0;
-    for (int i = 0; i < 9; i++) total += rows * widths[i];
-    float *memory = malloc(sizeof(float) * total);
+    const long mixed = w->experts ? w->hidden : 0, widest = largest(largest(w->hidden, attended), w->intermediate);
     step_state s = {.weights = w, .input = in};
-    int ready = memory != 0;
+    const struct {
+        float **part;
+        long width;
+    } parts[] = {
+        {&s.x, w->hidden}, {&s.normed, w->hidden}, {&s.query, attended}, {&s.key, keys}, {&s.value, keys},
+        {&s.attended, attended}, {&s.gate, w->intermediate}, {&s.up, w->intermediate}, {&s.added, w->hidden},
+        {&s.gathered, mixed}, {&s.expert_output, mixed}, {&s.scores, w->experts}, {&s.shares, w->chosen},
+    };
+    const int count = sizeof(parts) / sizeof(parts[0]);
+    long total = 0;
+    for (int i = 0; i < count; i++) total += rows * parts[i].width;
+    float *memory = malloc(sizeof(float) * total);
+    long *numbers = malloc(sizeof(long) * (rows * (w->chosen + 1)));
+    int ready = memory != 0 && numbers != 0;
     for (int i = 0; i < 3; i++) ready &= allocate_operand(&s.operands[i], rows, widest);
     if (ready) {
-        float **parts[9] = {&s.x, &s.normed, &s.query, &s.key, &s.value, &s.attended, &s.gate, &s.up, &s.added}, *next = memory;
-        for (int i = 0; i < 9; next += rows * widths[i++]) *parts[i] = next;
+        s.chosen = numbers, s.members = numbers + rows * w->chosen;
+        float *next = memory;
+        for (int i = 0; i < count; next += rows * parts[i++].width) *parts[i].part = next;
         for (long row = 0; row < rows; row++) {
             read_row(&w->embedding, in->tokens[row], s.x + row * w->hidden);
             for (long i = 0; i < w->hidden; i++) s.x[row * w->hidden + i] *= w->embedding_scale;
@@ -257,6 +347,6 @@ int decode_step(const decoder_weights *w, const step_input *in, long wanted, flo
             for (long i = 0; i < wanted * w->head.rows; i++) logits[i] = w->logit_cap * tanhf(logits[i] / w->logit_cap);
     }
     for (int i = 0; i < 3; i++) free_operand(&s.operands[i]);
-    free(memory);
+    free(memory), free(numbers);
     return !ready;
 }

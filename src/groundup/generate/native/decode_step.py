@@ -1,11 +1,11 @@
 """The step of a decoder in C: one call for all blocks, where a model has no other parts than the C code knows.
 
-Llama, Mistral, Qwen, Gemma and their like: RMSNorm, rotary or no positions, grouped queries, gated feed-forwards. Other models,
-and models with adapters or hooks, run module by module: `next_token_logits` in generation.py.
+Llama, Mistral, Qwen, Gemma, Mixtral and their like: RMSNorm, rotary or no positions, grouped queries, gated feed-forwards or
+mixtures of them. Other models, and models with adapters or hooks, run module by module: `next_token_logits` in generation.py.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,6 +26,16 @@ from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.frozen_linear import PackedLinear
 from groundup.model.head import UntiedHead
 from groundup.model.kv_cache import KeyPages
+from groundup.model.moe import (
+    LOAD_BALANCERS,
+    ExpertBias,
+    Experts,
+    GatedSharedExperts,
+    MixtureOfExperts,
+    Router,
+    ZeroExperts,
+    normalize,
+)
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.model.position_encoding import RotaryPositionEncoding
 from groundup.model.rope import RotaryEmbedding, no_rotation
@@ -39,6 +49,7 @@ BLOCKS = (PreNormBlock, SandwichBlock, SublayerOutputBlock)
 NORM_NAMES = ("attention_norm", "attention_post_norm", "feed_forward_norm", "feed_forward_post_norm")
 ACTIVATIONS = {"swiglu": 0, "geglu": 1, "geglu_tanh": 2}
 
+MATRICES = ("gate", "up", "down")
 STRIDES = ("page_stride", "block_stride", "head_stride", "token_stride")
 
 _number, _pointer, _float = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
@@ -46,6 +57,17 @@ _number, _pointer, _float = ctypes.c_long, ctypes.c_void_p, ctypes.c_float
 
 class UnknownPartError(Exception):
     """A part of a model that the C code does not know."""
+
+
+class MixtureWeights(ctypes.Structure):
+    """`mixture` of decode_step.c."""
+
+    _fields_ = (
+        *((name, _number) for name in ("count", "chosen", "is_sigmoid", "is_normalized")),
+        ("scale", _float),
+        *((name, NativeMatrix) for name in ("router", "shared_gate")),
+        *((name, _pointer) for name in ("matrices", "selection_bias")),
+    )
 
 
 class BlockWeights(ctypes.Structure):
@@ -56,6 +78,7 @@ class BlockWeights(ctypes.Structure):
         *((name, _pointer) for name in (*NORM_NAMES, "query_norm", "key_norm", "frequencies")),
         ("magnitude", _float),
         ("window", _number),
+        ("experts", MixtureWeights),
     )
 
 
@@ -65,7 +88,10 @@ class DecoderWeights(ctypes.Structure):
     _fields_ = (
         *(
             (name, _number)
-            for name in ("num_blocks", "hidden", "heads", "kv_heads", "head_dim", "rotary", "intermediate", "activation")
+            for name in (
+                "num_blocks", "hidden", "heads", "kv_heads", "head_dim", "rotary", "activation", "intermediate", "experts",
+                "chosen",
+            )
         ),
         *(
             (name, _float)
@@ -97,6 +123,7 @@ class DecoderStep:
         _require(type(model) is Decoder)
         config = self.config = model.config
         self.kept: list[Any] = []
+        self.expert_width, self.most_experts = 0, (0, 0)
         _require(config.position_embedding == "rope")
         _require(config.feed_forward in ACTIVATIONS and config.head_dim <= MAX_HEAD_DIM and not config.attention_sinks)
         _require(type(model.embedding) is Embedding and isinstance(model.embedding.positions, PassThrough))
@@ -109,7 +136,8 @@ class DecoderStep:
         score = attention.attention_function.keywords["scale"]
         self.weights = DecoderWeights(
             config.num_layers, config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim,
-            config.rotary_width, config.intermediate_size, ACTIVATIONS[config.feed_forward],
+            config.rotary_width, ACTIVATIONS[config.feed_forward],
+            max(max(block.gate.rows, self.expert_width) for block in blocks), *self.most_experts,
             config.norm_eps, score, config.attention_softcap or 0, _factor(model.embedding.scale),
             _factor(model.blocks[0].residual_scale), _factor(model.head.scale), config.logit_softcap or 0,  # type: ignore[arg-type]
             self.table(model.embedding.tokens, None), self.table(model.head.table, model.head.bias),
@@ -120,7 +148,7 @@ class DecoderStep:
         block: Any = model.blocks[layer]
         _require(type(block) in BLOCKS)
         attention, feed_forward = block.attention, block.feed_forward
-        _require(type(attention) is Attention and type(feed_forward) is GatedFeedForward)
+        _require(type(attention) is Attention and type(feed_forward) in (GatedFeedForward, MixtureOfExperts))
         _require(
             attention.gate_proj is None and attention.split is split_and_norm and not attention.norm_after_rotation
         )
@@ -131,13 +159,51 @@ class DecoderStep:
         if attention.rotate is not no_rotation:
             _require(type(encoding) is RotaryPositionEncoding and type(encoding.rotary) is RotaryEmbedding)
             frequencies, magnitude = self.keep(encoding.rotary.frequencies), encoding.rotary.factor
-        layers = (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-            feed_forward.gate_proj, feed_forward.up_proj, feed_forward.down_proj,
-        )  # fmt: skip
+        layers = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        matrices = [self.linear(each) for each in layers]
+        mixture = MixtureWeights()
+        if type(feed_forward) is MixtureOfExperts:
+            mixture = self.mixture(feed_forward)
+            feed_forward = feed_forward.shared_experts
+        if type(feed_forward) is ZeroExperts:
+            matrices += [NativeMatrix()] * 3
+        else:
+            _require(type(feed_forward) in (GatedFeedForward, GatedSharedExperts))
+            matrices += [self.linear(getattr(feed_forward, f"{name}_proj")) for name in MATRICES]
         norms = [self.norm(getattr(block, name, None)) for name in NORM_NAMES]
         norms += [self.norm(norm) for norm in (attention.q_norm, attention.k_norm)]
-        return BlockWeights(*map(self.linear, layers), *norms, frequencies, magnitude, encoding.window or 0)
+        return BlockWeights(*matrices, *norms, frequencies, magnitude, encoding.window or 0, mixture)
+
+    def mixture(self, layer: MixtureOfExperts) -> MixtureWeights:
+        """The router and the experts of a layer."""
+        router, shared, balancer = layer.router, layer.shared_experts, layer.router.load_balancer
+        _require(type(router) is Router and not layer.scale_inputs)
+        _require(router.groups_per_token == router.num_groups and type(balancer) in LOAD_BALANCERS.values())
+        matrices = [self.matrix(each) for name in MATRICES for each in self.expert_matrices(layer.experts, name)]
+        count = len(matrices) // 3
+        self.expert_width = max(self.expert_width, matrices[0].rows)
+        self.most_experts = (max(self.most_experts[0], count), max(self.most_experts[1], router.experts_per_token))
+        stored = (NativeMatrix * len(matrices))(*matrices)
+        self.kept.append(stored)
+        bias = self.keep(balancer.bias) if isinstance(balancer, ExpertBias) else None
+        gate = self.float32(shared.gate) if type(shared) is GatedSharedExperts else NativeMatrix()
+        return MixtureWeights(
+            count, router.experts_per_token, router.activation is torch.sigmoid, router.normalize is normalize,
+            router.scale, self.float32(router), gate, ctypes.addressof(stored), bias,
+        )  # fmt: skip
+
+    def expert_matrices(self, experts: nn.Module, name: str) -> Iterable[NativeMatrix | None]:
+        """One for each expert: of a stacked tensor, or of separate layers."""
+        found: Any = getattr(experts, f"{name}_proj")
+        if isinstance(found, nn.ModuleList):
+            return [self.linear(layer) for layer in found]
+        _require(type(experts) is Experts)
+        biases = getattr(experts, f"{name}_bias")
+        return map(float_matrix, found, [None] * len(found) if biases is None else biases)
+
+    def float32(self, layer: nn.Linear) -> NativeMatrix:
+        """A copy of a small matrix."""
+        return self.matrix(float_matrix(layer.weight.detach().float().contiguous(), layer.bias))
 
     def linear(self, layer: nn.Module) -> NativeMatrix:
         matrix = None
@@ -196,10 +262,41 @@ class DecoderStep:
         return logits
 
 
-_steps: WeakKeyDictionary[nn.Module, tuple[Any, DecoderStep | None]] = WeakKeyDictionary()
-"""Of each model, with the state of its weights."""
-_checked: WeakKeyDictionary[Any, tuple[nn.Module, DecoderStep | None]] = WeakKeyDictionary()
-"""Of each cache: weights do not change while a text is generated."""
+class ModelState:
+    """What the results of a model depend on, as far as it can be compared quickly: its modules, hooks and tensors."""
+
+    def __init__(self, model: nn.Module):
+        modules = list(model.modules())
+        self.attributes = list(map(vars, modules))
+        self.hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self.tables: list[dict[str, Any]] = [
+            table for module in modules for table in (module._parameters, module._buffers, module._modules)
+        ]
+        tensors = [each for each in (*model.parameters(), *model.buffers()) if not each.is_meta]
+        self.tensors = tensors
+        self.versioned = [each for each in tensors if not each.is_inference()]
+        self.members = self.read_members()  # kept: another object could be given the address of one that is gone
+        self.seen = self.read()
+
+    def read_members(self) -> list[Any]:
+        return [member for table in self.tables for member in table.values()]
+
+    def read(self) -> tuple[list[int], ...]:
+        """Members by their address, where tensors lie, how often they were written to, numbers of attributes and of hooks."""
+        return (
+            list(map(id, self.read_members())),
+            list(map(Tensor.data_ptr, self.tensors)),
+            [each._version for each in self.versioned],
+            list(map(len, self.attributes)),
+            list(map(len, self.hooks)),
+        )
+
+    def is_current(self) -> bool:
+        """Whether nothing has changed. What is written to a tensor of `torch.inference_mode` is not seen."""
+        return self.read() == self.seen
+
+
+_steps: WeakKeyDictionary[nn.Module, tuple[ModelState, DecoderStep | None]] = WeakKeyDictionary()
 
 
 def step_in_c(
@@ -258,26 +355,21 @@ def _step_of(model: nn.Module, pages: KeyPages) -> DecoderStep | None:
     """The weights of a model, where the C code knows them and the cache."""
     if native_library() is None:
         return None
-    found = _checked.get(pages.owner)
-    if found is None or found[0] is not model:
-        found = _checked[pages.owner] = (model, find_step(model))
-    step = found[1]
+    step = find_step(model)
     return None if pages.keys.dtype not in FLOAT_KINDS or pages.keys.device.type != "cpu" else step
 
 
 def find_step(model: nn.Module) -> DecoderStep | None:
     """The weights of a model for the C code, read anew if they have changed; None where it does not know a part of it."""
-    has_global_hooks = nn.modules.module._has_any_global_hook()
-    if has_global_hooks or torch.is_autocast_enabled("cpu") or any(map(_is_altered, model.modules())):
+    if nn.modules.module._has_any_global_hook() or torch.is_autocast_enabled("cpu"):
         return None
-    tensors = [*model.parameters(), *model.buffers()]
-    state = [(each.data_ptr(), None if each.is_inference() else each._version) for each in tensors if not each.is_meta]
     found = _steps.get(model)
-    if found is None or found[0] != state:
+    if found is None or not found[0].is_current():
         try:
-            found = _steps[model] = (state, DecoderStep(model))  # type: ignore[arg-type]
+            step = None if any(map(_is_altered, model.modules())) else DecoderStep(model)  # type: ignore[arg-type]
         except UnknownPartError:
-            found = _steps[model] = (state, None)
+            step = None
+        found = _steps[model] = (ModelState(model), step)
     return found[1]
 
 

@@ -37,7 +37,7 @@ typedef struct {
 /* Rows of x as a kind of matrix reads them. */
 typedef struct {
     long kind, rows, columns, group, blocks;
-    float *values;      /* float32 */
+    float *values;      /* float32; for codes rounded to bfloat16 */
     uint16_t *rounded;  /* bfloat16 (rows rounded up to 16, columns) */
     uint32_t *pairs;    /* pairs of bfloat16 (blocks of 16 rows, columns / 2, rows of the block) */
     float *sums;        /* (rows, columns / group) */
@@ -90,9 +90,10 @@ static void set_operand(operand *to, const matrix *w, const void *x, int is_floa
         if (w->kind == FLOAT32) continue;
         for (long c = 0; c < columns; c++) rounded[c] = to_bfloat16(values[c]);
         if (w->kind == BFLOAT16) continue;
+        for (long c = 0; c < columns; c++) values[c] = to_float(rounded[c]);
         for (long g = 0; g < columns / w->group; g++) {
             float sum = 0;
-            for (long c = g * w->group; c < (g + 1) * w->group; c++) sum += to_float(rounded[c]);
+            for (long c = g * w->group; c < (g + 1) * w->group; c++) sum += values[c];
             to->sums[row * (columns / w->group) + g] = sum;
         }
     }
@@ -128,175 +129,7 @@ static void shape_tiles(long rows, long columns) {
 }
 #endif
 
-/* Codes of `count` columns from `first` of a tile as bfloat16 128 + code, pairs of columns interleaved: (count / 2, 64, 2).
-   Upper halves of codes: 2048 + 16 code. `upper`: bits 4 and 5, or NULL. */
-static inline __attribute__((always_inline)) void unpack_codes(const uint8_t *codes, const uint8_t *upper, long first, long count,
-                                                               uint16_t magic, uint16_t *to) {
-    codes += first * 32;
-    upper = upper ? upper + first * 16 : 0;
-#if defined(WIDE)
-    uint8_t positions[64];
-    for (int i = 0; i < 64; i++) positions[i] = i / 4 + (i & 2 ? 32 : 0);
-    const __m512i head = _mm512_loadu_si512(positions), tail = _mm512_add_epi8(head, _mm512_set1_epi8(16));
-    const __m512i mask = _mm512_set1_epi16(15);
-    const __m512i quarter = _mm512_sub_epi8(head, _mm512_and_si512(_mm512_srli_epi16(head, 1), _mm512_set1_epi8(16)));
-    __m512i base = _mm512_set1_epi16(magic), base_1 = base, base_2 = base, base_3 = base;
-    for (long c = 0; c < count; c += 2, codes += 64, to += 128) {
-        const __m512i both = _mm512_loadu_si512(codes);
-        _mm_prefetch((const char *)codes + 2048, _MM_HINT_T0);
-        const __m512i a = _mm512_permutexvar_epi8(head, both), b = _mm512_permutexvar_epi8(tail, both);
-        if (upper) { /* byte i of a column: rows i, i + 16, i + 32 and i + 48 */
-            const __m512i bits = _mm512_set1_epi16(48), plain = _mm512_set1_epi16(magic);
-            const __m512i c = _mm512_permutexvar_epi8(quarter, _mm512_castsi256_si512(_mm256_loadu_si256((const void *)upper)));
-            upper += 32;
-            _mm_prefetch((const char *)upper + 1024, _MM_HINT_T0);
-            base = _mm512_ternarylogic_epi32(_mm512_slli_epi16(c, 4), bits, plain, 0xea);
-            base_1 = _mm512_ternarylogic_epi32(_mm512_slli_epi16(c, 2), bits, plain, 0xea);
-            base_2 = _mm512_ternarylogic_epi32(c, bits, plain, 0xea);
-            base_3 = _mm512_ternarylogic_epi32(_mm512_srli_epi16(c, 2), bits, plain, 0xea);
-        }
-        _mm512_store_si512(to, _mm512_ternarylogic_epi32(a, mask, base, 0xea)); /* a & mask | base */
-        _mm512_store_si512(to + 32, _mm512_ternarylogic_epi32(b, mask, base_1, 0xea));
-        _mm512_store_si512(to + 64, _mm512_ternarylogic_epi32(_mm512_srli_epi16(a, 4), mask, base_2, 0xea));
-        _mm512_store_si512(to + 96, _mm512_ternarylogic_epi32(_mm512_srli_epi16(b, 4), mask, base_3, 0xea));
-    }
-#else
-    for (long c = 0; c < count; c++)
-        for (long d = 0; d < 32; d++) {
-            uint16_t *pair = to + c / 2 * 128 + 2 * d + c % 2;
-            const int bits = upper ? upper[c * 16 + d % 16] >> d / 16 * 2 : 0;
-            pair[0] = magic | (bits & 3) << 4 | (codes[c * 32 + d] & 15);
-            pair[64] = magic | (bits >> 4 & 3) << 4 | (codes[c * 32 + d] >> 4);
-        }
-#endif
-}
-
-/* Codes that are unpacked 8 columns of a plane at a time, between other instructions. */
-typedef struct {
-    const uint8_t *codes[2], *upper;
-    uint16_t *to;
-    long planes, first, next, pieces;
-} unpacking;
-
-static inline void unpack_piece(unpacking *job) {
-    if (job->next >= job->pieces) return;
-    const long plane = job->next % job->planes, column = job->next / job->planes * 8;
-    uint16_t *to = job->to + (plane * SPAN + column) * TILE;
-    if (job->upper) unpack_codes(job->codes[0], job->upper, job->first + column, 8, 0x4300, to);
-    else unpack_codes(job->codes[plane], 0, job->first + column, 8, plane ? 0x4500 : 0x4300, to);
-    job->next++;
-}
-
-/* sums (rows, 64) of one block of up to 16 rows and all planes of a group. Tiles are multiplied while `job` goes on. */
-static inline void multiply_group(const operand *x, long block, long first, long count, const uint16_t *unpacked, int planes,
-                                  float *sums, unpacking *job) {
-    const long rows = block_rows(x, block);
-    const uint16_t *from = x->rounded + 16 * block * x->columns + first;
-#if defined(TILES)
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int plane = 0; plane < planes; plane++, unpacked += SPAN * TILE)
-        for (long c = 0; c < count; c += 32) {
-            const uint16_t *right = unpacked + c * 64;
-            _tile_loadd(4, from + c, 2 * x->columns);
-            unpack_piece(job);
-            _tile_loadd(5, right, 256);
-            _tile_dpbf16ps(0, 4, 5);
-            unpack_piece(job);
-            _tile_loadd(6, right + 32, 256);
-            _tile_dpbf16ps(1, 4, 6);
-            unpack_piece(job);
-            _tile_loadd(7, right + 64, 256);
-            _tile_dpbf16ps(2, 4, 7);
-            unpack_piece(job);
-            _tile_loadd(5, right + 96, 256);
-            _tile_dpbf16ps(3, 4, 5);
-        }
-    _tile_stored(0, sums, 256);
-    _tile_stored(1, sums + 16, 256);
-    _tile_stored(2, sums + 32, 256);
-    _tile_stored(3, sums + 48, 256);
-    (void)rows;
-#elif defined(WIDE)
-    for (long row = 0; row < rows; row++, from += x->columns, sums += 64) {
-        __m512 total[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-        for (int plane = 0; plane < planes; plane++)
-            for (long c = 0; c < count; c += 2) {
-                const uint16_t *right = unpacked + plane * SPAN * TILE + c * 64;
-                int pair;
-                memcpy(&pair, from + c, 4);
-                for (int v = 0; v < 4; v++)
-                    total[v] = _mm512_dpbf16_ps(total[v], (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_load_si512(right + 32 * v));
-            }
-        for (int v = 0; v < 4; v++) _mm512_storeu_ps(sums + 16 * v, total[v]);
-    }
-#else
-    for (long row = 0; row < rows; row++, from += x->columns, sums += 64) {
-        memset(sums, 0, 64 * sizeof(float));
-        for (int plane = 0; plane < planes; plane++)
-            for (long c = 0; c < count; c++) {
-                const uint16_t *right = unpacked + plane * SPAN * TILE + c / 2 * 128 + c % 2;
-                const float factor = to_float(from[c]);
-                for (long n = 0; n < 64; n++) sums[n] += factor * to_float(right[2 * n]);
-            }
-    }
-#endif
-}
-
-static int middle_code(const matrix *w) { return w->kind == CODES_8 ? 128 : w->kind == CODES_6 ? 32 : 8; }
-
-/* Output columns of a tile of codes, for all rows; y (rows, 64).
-
-   Some groups are multiplied while the next ones are unpacked, then scaled: each step finds what it reads in the cache, not on
-   its way there. */
-static void multiply_codes(const matrix *w, const operand *x, long tile, float *y) {
-    uint16_t unpacked[2][2 * SPAN * TILE] __attribute__((aligned(64)));
-    float sums[SPAN / 32 * 16 * TILE] __attribute__((aligned(64))), scale[TILE], offset[TILE];
-    const int planes = w->kind == CODES_8 ? 2 : 1, parts = (int)w->parts;
-    const long padded = (w->rows + TILE - 1) / TILE * TILE, groups = w->columns / w->group, span = w->group < 128 ? 128 / w->group : 1;
-    const uint8_t *low = (const uint8_t *)w->data + tile * w->columns * 32, *high = w->high + tile * w->columns * 32;
-    const uint8_t *upper = w->kind == CODES_6 ? w->high + tile * w->columns * 16 : 0;
-    /* scale (code - middle) + offset, from 128 + code, or 2048 + 16 high + 128 + low */
-    const float excess = (planes == 2 ? 2176 : 128) + middle_code(w);
-    memset(y, 0, sizeof(float) * x->rows * TILE);
-#if defined(TILES)
-    shape_tiles(x->rows < 16 ? x->rows : 16, 16);
-#endif
-    unpacking job = {{low, high}, upper, unpacked[0], planes, 0, 0, planes * (groups < span ? groups : span) * w->group / 8};
-    while (job.next < job.pieces) unpack_piece(&job);
-    for (long begin = 0; begin < groups; begin += span) {
-        const long count = groups - begin < span ? groups - begin : span, first = begin * w->group;
-        const long left = groups - begin - count < span ? groups - begin - count : span;
-        const uint16_t *from = job.to;
-        job = (unpacking){{low, high}, upper, unpacked[from == unpacked[0]], planes, first + count * w->group, 0, planes * left * w->group / 8};
-        for (long block = 0; block < x->blocks; block++) {
-            const long rows = block_rows(x, block);
-            for (long g = 0; g < count; g++)
-                multiply_group(x, block, first + g * w->group, w->group, from + g * w->group * TILE, planes, sums + g * 16 * TILE, &job);
-            for (long g = 0; g < count; g++) {
-                const uint16_t *grid = w->grid + ((begin + g) * padded + tile * TILE) * parts;
-                if (parts == 1)
-                    for (int n = 0; n < TILE; n++) scale[n] = to_float(grid[n]), offset[n] = -excess * scale[n];
-                else
-                    for (int n = 0; n < TILE; n++) {
-                        scale[n] = to_float(grid[2 * n]);
-                        offset[n] = to_float(grid[2 * n + 1]) - excess * scale[n];
-                    }
-                for (long row = 0; row < rows; row++) {
-                    const float sum = x->sums[(16 * block + row) * groups + begin + g];
-                    float *to = y + (16 * block + row) * TILE, *total = sums + (g * 16 + row) * TILE;
-                    for (int n = 0; n < TILE; n++) to[n] += scale[n] * total[n] + offset[n] * sum;
-                }
-            }
-        }
-        while (job.next < job.pieces) unpack_piece(&job);
-    }
-#if defined(TILES)
-    _tile_release();
-#endif
-}
+#include "packed_codes.h"
 
 /* Output columns of up to 64 rows of W in bfloat16. */
 static void multiply_bfloat16(const matrix *w, const operand *x, long tile, float *y) {
@@ -413,16 +246,11 @@ static void read_row(const matrix *w, long index, float *to) {
     else if (w->kind == BFLOAT16)
         for (long c = 0; c < w->columns; c++) to[c] = to_float(((const uint16_t *)w->data)[index * w->columns + c]);
     else {
-        const long padded = count_tiles(w) * TILE, lane = index % TILE;
-        const int shift = lane < 32 ? 0 : 4;
-        const long begin = index / TILE * w->columns * 32 + lane % 32;
-        const uint8_t *low = w->data, *quarters = w->high + index / TILE * w->columns * 16 + lane % 16;
+        const code_tile codes = tile_of(w, index / TILE);
+        const long padded = count_tiles(w) * TILE;
         for (long c = 0; c < w->columns; c++) {
             const uint16_t *grid = w->grid + (c / w->group * padded + index) * w->parts;
-            int code = low[begin + c * 32] >> shift & 15;
-            if (w->kind == CODES_8) code |= (w->high[begin + c * 32] >> shift & 15) << 4;
-            if (w->kind == CODES_6) code |= (quarters[c * 16] >> lane / 16 * 2 & 3) << 4;
-            to[c] = (code - middle_code(w)) * to_float(grid[0]) + (w->parts == 2 ? to_float(grid[1]) : 0);
+            to[c] = (read_code(&codes, c, index % TILE) - middle_code(w)) * to_float(grid[0]) + (w->parts == 2 ? to_float(grid[1]) : 0);
         }
     }
 }
