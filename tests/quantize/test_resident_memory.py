@@ -7,9 +7,13 @@ import sys
 import pytest
 import torch
 
-from groundup.model import build_model, save_model
-from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
+from groundup.model import build_model, load_model, save_model
+from groundup.quantize import QuantizationScheme
+from groundup.quantize.layers.packed_layers import make_layer
+from groundup.quantize.layers.quantized_experts import split_experts
+from groundup.quantize.quantization_grid import round_to_nearest
 from groundup.quantize.quantized_folder import save_quantized_folder
+from groundup.quantize.quantizer import quantizable_layers
 from groundup.recipe import ModelConfig
 
 SMALL = {"vocab_size": 260, "num_heads": 8, "context_length": 64}
@@ -38,11 +42,17 @@ print(json.dumps([run(folder) for folder in sys.argv[3:]]))
 def make_folders(folder, tokenizer, sizes):
     """The folders of one model in bfloat16, 8 and 4 bits."""
     torch.manual_seed(0)
-    model = build_model(ModelConfig.model_validate(SMALL | sizes)).requires_grad_(False).to(torch.bfloat16)
-    save_model(model, folder / "16")
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        save_model(build_model(ModelConfig.model_validate(SMALL | sizes)), folder / "16")
+    finally:
+        torch.set_default_dtype(torch.float32)
     for bits in (8, 4):
-        packed = build_model(ModelConfig.model_validate(SMALL | sizes)).requires_grad_(False).to(torch.bfloat16)
-        quantize_model(packed, QuantizationSettings("rtn", QuantizationScheme(bits, 128)))
+        packed = load_model(folder / "16")
+        split_experts(packed)
+        for name, layer in quantizable_layers(packed).items():
+            weight = round_to_nearest(layer.weight.detach(), QuantizationScheme(bits, 128))
+            packed.set_submodule(name, make_layer(weight))
         save_quantized_folder(packed, folder / str(bits), "rtn")
     for bits in (16, 8, 4):
         tokenizer.save(folder / str(bits))

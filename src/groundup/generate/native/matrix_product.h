@@ -131,6 +131,55 @@ static void shape_tiles(long rows, long columns) {
 
 #include "packed_codes.h"
 
+#if defined(TILES)
+/* The transpose of sums (16, 16), in rows of y. */
+static inline void store_transposed(const float *sums, float *y) {
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_load_ps(sums + 16 * i);
+    for (int i = 0; i < 16; i += 2) b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            a[i + 2 * j] = (__m512)_mm512_unpacklo_pd((__m512d)b[i + j], (__m512d)b[i + j + 2]);
+            a[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd((__m512d)b[i + j], (__m512d)b[i + j + 2]);
+        }
+    for (int j = 0; j < 4; j++) { /* a[i + j]: column 4 l + j of rows i to i + 3 in lane l */
+        const __m512 even = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88), odd = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd);
+        const __m512 later = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88), last = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+        _mm512_storeu_ps(y + j * TILE, _mm512_shuffle_f32x4(even, later, 0x88));
+        _mm512_storeu_ps(y + (4 + j) * TILE, _mm512_shuffle_f32x4(odd, last, 0x88));
+        _mm512_storeu_ps(y + (8 + j) * TILE, _mm512_shuffle_f32x4(even, later, 0xdd));
+        _mm512_storeu_ps(y + (12 + j) * TILE, _mm512_shuffle_f32x4(odd, last, 0xdd));
+    }
+}
+
+/* Two blocks of 16 rows of x with 32 rows of W: each tile that is loaded serves two products. */
+static inline void multiply_two_blocks(const uint16_t *left, const uint32_t *pairs, long columns, float *y) {
+    float sums[16 * 16] __attribute__((aligned(64)));
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long c = 0; c < columns; c += 32) {
+        _tile_loadd(4, left + c, 2 * columns);
+        _tile_loadd(6, pairs + c / 2 * 16, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, pairs + (columns + c) / 2 * 16, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, left + 16 * columns + c, 2 * columns);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sums, 64);
+    store_transposed(sums, y);
+    _tile_stored(1, sums, 64);
+    store_transposed(sums, y + 16 * TILE);
+    _tile_stored(2, sums, 64);
+    store_transposed(sums, y + 16);
+    _tile_stored(3, sums, 64);
+    store_transposed(sums, y + 16 * TILE + 16);
+}
+#endif
+
 /* Output columns of up to 64 rows of W in bfloat16. */
 static void multiply_bfloat16(const matrix *w, const operand *x, long tile, float *y) {
     const long columns = w->columns, begin = tile * TILE;
@@ -139,7 +188,15 @@ static void multiply_bfloat16(const matrix *w, const operand *x, long tile, floa
 #if defined(TILES)
     if (columns % 32 == 0 && (end - begin) % 16 == 0) {
         float sums[16 * 16] __attribute__((aligned(64)));
-        for (long block = 0; block < x->blocks; block++) {
+        long block = 0;
+        if ((end - begin) % 32 == 0 && x->rows >= 32) {
+            shape_tiles(16, 16);
+            for (; 16 * block + 32 <= x->rows; block += 2)
+                for (long n = begin; n < end; n += 32)
+                    multiply_two_blocks(data + n * columns, x->pairs + block * 16 * (columns / 2), columns,
+                                        y + 16 * block * TILE + n - begin);
+        }
+        for (; block < x->blocks; block++) {
             const long rows = block_rows(x, block);
             const uint32_t *pairs = x->pairs + block * 16 * (columns / 2);
             shape_tiles(16, rows);

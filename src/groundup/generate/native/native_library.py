@@ -17,7 +17,7 @@ from groundup.artifacts.machine import default_cache
 
 FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-shared", "-fPIC")
 LIBRARIES = ("-lm", "-lpthread")
-TIMEOUT = 60
+TIMEOUT = 240
 """Seconds for the compiler."""
 
 
