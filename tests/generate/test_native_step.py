@@ -149,7 +149,7 @@ def test_changes_while_a_cache_lives_are_seen():
         model = draw_model(tie_embeddings=False)
         cache = model.new_cache(1, 8)
         before = next_token_logits(model, [[1, 2, 3]], cache)
-        cache.truncate(2)
+        cache.length = 2
         change()
         after = next_token_logits(model, [[3]], cache)
         assert called if name == "hook" else not torch.allclose(after, before, rtol=1e-3), name

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.chunked_attention import chunked_attention
+from groundup.generate.native.model_state import ModelState
 from groundup.generate.native.native_matrix import FLOAT_KINDS, NativeMatrix, float_matrix, native_library
 from groundup.generate.paged_kv_cache import PagedBatch
 from groundup.model import Decoder, KVCache, StaticKVCache
@@ -260,40 +261,6 @@ class DecoderStep:
         if library.decode_step(ctypes.byref(self.weights), ctypes.byref(given), wanted, logits.data_ptr()):
             raise MemoryError("no memory for a decoding step")
         return logits
-
-
-class ModelState:
-    """What the results of a model depend on, as far as it can be compared quickly: its modules, hooks and tensors."""
-
-    def __init__(self, model: nn.Module):
-        modules = list(model.modules())
-        self.attributes = list(map(vars, modules))
-        self.hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        self.tables: list[dict[str, Any]] = [
-            table for module in modules for table in (module._parameters, module._buffers, module._modules)
-        ]
-        tensors = [each for each in (*model.parameters(), *model.buffers()) if not each.is_meta]
-        self.tensors = tensors
-        self.versioned = [each for each in tensors if not each.is_inference()]
-        self.members = self.read_members()  # kept: another object could be given the address of one that is gone
-        self.seen = self.read()
-
-    def read_members(self) -> list[Any]:
-        return [member for table in self.tables for member in table.values()]
-
-    def read(self) -> tuple[list[int], ...]:
-        """Members by their address, where tensors lie, how often they were written to, numbers of attributes and of hooks."""
-        return (
-            list(map(id, self.read_members())),
-            list(map(Tensor.data_ptr, self.tensors)),
-            [each._version for each in self.versioned],
-            list(map(len, self.attributes)),
-            list(map(len, self.hooks)),
-        )
-
-    def is_current(self) -> bool:
-        """Whether nothing has changed. What is written to a tensor of `torch.inference_mode` is not seen."""
-        return self.read() == self.seen
 
 
 _steps: WeakKeyDictionary[nn.Module, tuple[ModelState, DecoderStep | None]] = WeakKeyDictionary()
