@@ -137,13 +137,13 @@ class InitSession:
 
     def _measure_speed(self, planned: Any, hardware: str) -> float:
         """Speed of this machine, relative to `hardware`; 1 if it is about the same, and for accelerators."""
-        from groundup.plan.derive import require_derived, resolved_model_config
-        from groundup.train.relative_speed import measure_relative_speed
+        from groundup.plan.derive import resolved_model_config
+        from groundup.train.calibration import calibrate_speed
 
         if planned.recipe.train is None or not hardware.startswith("cpu"):
             return 1.0
-        batch_tokens = require_derived(planned.recipe.train.batch_tokens, "train.batch_tokens")
-        speed = measure_relative_speed(hardware, resolved_model_config(planned.recipe), batch_tokens)
+        config = resolved_model_config(planned.recipe)
+        speed = calibrate_speed(hardware, config, planned.recipe.train).relative_speed
         if 1 / SPEED_TOLERANCE < speed < SPEED_TOLERANCE:
             return 1.0
         self._log(f"measured: this machine trains at {speed:.2g} times the speed of {hardware}")

@@ -30,6 +30,15 @@ def plan(
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Also build one rank on fake devices and measure its memory (slow).")
     ] = False,
+    layouts: Annotated[
+        bool,
+        typer.Option(
+            "--layouts", help="Instead: the fastest parallel layouts of the devices, and why the others lost."
+        ),
+    ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure training steps on this machine first: half a minute.")
+    ] = False,
     history: Annotated[
         bool,
         typer.Option("--history", help="Instead: how wrong the plans of all runs in --runs were, time and memory."),
@@ -42,6 +51,7 @@ def plan(
     Exits with an error if the model does not fit on the devices. Nothing is trained.
 
     Example: groundup plan llama-1b.toml --set budget.devices=16
+    Example: groundup plan llama-7b.toml --layouts
     Example: groundup plan --history
     """
     if history or recipe is None:
@@ -50,13 +60,19 @@ def plan(
     from groundup import pipeline
     from groundup.finetune.training_data.input_check import check_missing_inputs
     from groundup.plan import plan_table
-    from groundup.plan.prediction import predict_loss
+    from groundup.plan.prediction import ladder_loss_law, predict_loss
+    from groundup.plan.scaling_summary import is_next_token, summarize_scaling
     from groundup.plan.stage_support import check_stages
     from groundup.recipe import load_recipe
     from groundup.stage_runs import derive_recipe, estimate_run_seconds
     from groundup.stages import recipe_stages
 
     loaded = load_recipe(recipe, sets or ())
+    if calibrate:
+        loaded = _calibrate(loaded)
+    if layouts:
+        _show_layouts(loaded, as_json=as_json)
+        return
     missing = check_missing_inputs(loaded)
     folder = runs / loaded.name
     machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
@@ -91,6 +107,8 @@ def plan(
 
         summary["reinforcement"] = estimate_reinforcement(derived.recipe, machine)
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
+    if is_next_token(derived):
+        summary["scaling"] = summarize_scaling(derived, ladder_loss_law(loaded, derived, folder / LADDER_FOLDER))
     summary["stage_seconds"] = estimate_run_seconds(derived, machine, (summary.get("finetuning") or {}).get("hours"))
     if summary["stage_seconds"] and (tuning := summary.get("preference")):
         summary["stage_seconds"]["preference"] = 3600 * tuning["hours"]
@@ -130,6 +148,38 @@ def _blueprint_facts(loaded: Any, derived: Any, machine: Any, stage_seconds: dic
     sizes = [estimate_file_bytes(spec, machine) for spec in (*tuning.conversations, *tuning.examples)] if tuning else []
     examples = None if None in sizes or not sizes else sum(size or 0.0 for size in sizes)
     return blueprint_facts(loaded, derived, sources, stage_seconds, conversation_bytes=examples)
+
+
+def _calibrate(recipe: Any) -> Any:
+    """The recipe with the speed of this machine, measured; the knob is logged."""
+    from groundup.plan.derive import resolved_model_config
+    from groundup.stage_runs import derive_recipe
+    from groundup.train.calibration import calibrate_speed
+
+    planned = derive_recipe(recipe)
+    if planned.recipe.train is None:
+        raise UserError("--calibrate: the recipe has no [train] table", hint="add one, or leave --calibrate out")
+    _log("measuring training steps: half a minute")
+    found = calibrate_speed(recipe.budget.hardware, resolved_model_config(planned.recipe), planned.recipe.train)
+    _log(
+        f"a step takes {found.measured:.3g} s here, planned on {recipe.budget.hardware}: {found.planned:.3g} s; the plan takes "
+        f"budget.relative_speed = {found.relative_speed:.3g}: set it in the recipe to keep it"
+    )
+    budget = recipe.budget.model_copy(update={"relative_speed": found.relative_speed})
+    return recipe.model_copy(update={"budget": budget})
+
+
+def _show_layouts(recipe: Any, *, as_json: bool) -> None:
+    from groundup.plan import plan_table
+    from groundup.plan.derive import search_recipe_layouts
+
+    search, other = search_recipe_layouts(recipe)
+    if as_json:
+        rows = [{"knobs": each.knobs(), "seconds": each.seconds, "memory": each.memory.total, "lost": each.lost}
+                for each in search.candidates]  # fmt: skip
+        print(json.dumps({"tried": search.tried, "refused": search.refused, "layouts": rows}, indent=1))
+    else:
+        print(plan_table.format_layouts(search, other))
 
 
 def _show_history(recipe: Path | None, runs: Path, *, history: bool, as_json: bool) -> None:

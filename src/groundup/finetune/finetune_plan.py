@@ -19,9 +19,10 @@ from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.interop.model_loading import is_quantized
-from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
+from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
+from groundup.plan.layout_search import MEMORY_FRACTION
 from groundup.plan.memory_estimate import (
     FROZEN_CROSS_ENTROPY_CHUNK,
     SINGLE_DEVICE,

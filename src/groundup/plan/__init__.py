@@ -21,6 +21,10 @@ Reading order:
     tuning_layout.py      devices of the stages that tune a model
     finetune_defaults.py  rank, passes, batch and learning rate of fine-tuning
     preference_defaults.py  the same of preference tuning
+    feasibility.py        contradictions of a recipe, and the nearest possible plan
+    training_knobs.py     tokens, steps, batch and learning rate of training
+    memory_fit.py         micro-batch and checkpointing that fit into memory
+    run_time.py           loader, evaluation, checkpoints and restarts of a training
     derive.py             a complete recipe and its cost
     stage_time.py         seconds of each stage of a run on CPUs
     stage_timeline.py     the same on accelerators
@@ -35,6 +39,7 @@ Reading order:
     scaling_plan.py       from one of money, hours, compute, size or tokens to the others
     expected_loss.py      loss to expect of a plan of any size
     plan_alternatives.py  half, double, and other hardware
+    scaling_summary.py    what scaling laws say of a plan
     prediction.py         loss prediction for a recipe
     init_examples.py      examples for the goals search and classify
     init_pairs.py         pairs for the goals translate and summarize

@@ -1,31 +1,31 @@
 """Derivation of a complete recipe: model size, tokens, batch, steps, layout and cost."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.compute_optimal import optimal_batch_tokens, optimal_learning_rate
+from groundup.plan.communication import StepSpec
+from groundup.plan.compute_optimal import compute_optimal_size
 from groundup.plan.engine_support import check_engine_machine
+from groundup.plan.feasibility import check_devices, check_hours, check_passes
 from groundup.plan.hardware import device_spec
-from groundup.plan.memory_estimate import (
-    ActivationCheckpointing,
-    DeviceKind,
-    MemoryEstimate,
-    device_kind,
-    estimate_training_memory,
-)
-from groundup.plan.model_shape import largest_model_within
+from groundup.plan.layout_search import LayoutCandidate, LayoutSearch, other_precision, search_layouts
+from groundup.plan.memory_estimate import ActivationCheckpointing, MemoryEstimate, device_kind
+from groundup.plan.memory_fit import fit_device_memory
+from groundup.plan.model_shape import largest_model_within, mixture_for_parameters, shape_for_parameters
 from groundup.plan.parallel_layout import check_layout, complete_layout, planned_devices
 from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
-from groundup.plan.size_warmup import SizeWarmup
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.run_cost import load_prices, run_cost
+from groundup.plan.run_time import RunTime, estimate_run_time
+from groundup.plan.step_time import estimate_step_time
+from groundup.plan.training_knobs import derive_stopping, derive_training, require_derived, training_seconds_of
+from groundup.plan.training_speed import TrainingSpeed, is_cpu
 from groundup.plan.tuning_layout import describe_tuning_devices
 from groundup.recipe import ModelConfig, Recipe, build_model_config
 from groundup.recipe.layout_config import LayoutConfig
-from groundup.recipe.machine_config import MachineConfig
-from groundup.recipe.recipe import PartialModelConfig
+from groundup.recipe.recipe import BudgetConfig, PartialModelConfig
 from groundup.recipe.train_config import TrainConfig
 
 SECONDS_PER_HOUR = 3600
@@ -36,10 +36,8 @@ MAX_EPOCHS = 4
 almost worth new text (Muennighoff et al. 2023, Scaling Data-Constrained Language Models, section 6)."""
 DATA_LIMITED_FRACTION = 0.9
 """A plan that uses less of the compute than this is limited by the text."""
-EARLY_STOPPING_PATIENCE = 5
-"""Evaluations without a better one, a quarter of those of a training."""
-MEMORY_FRACTION = 0.9
-"""Fraction of the memory of a device that a plan may use."""
+MAX_ROUNDS = 4
+"""Of deriving size and tokens again for the time that their layout takes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Plan:
         data_tokens: tokens of training text; None: not known.
         data_limited: whether the budget allows more training than the text does.
         data_estimated: whether `data_tokens` is an estimate from file sizes.
+        run_time: `seconds` by what they are spent on.
+        free_seconds: of the steps, on devices that wait for nothing.
     """
 
     recipe: Recipe
@@ -63,6 +63,8 @@ class Plan:
     data_limited: bool = False
     data_estimated: bool = False
     activation_checkpointing: ActivationCheckpointing = "none"
+    run_time: RunTime = field(default_factory=lambda: RunTime(0.0))
+    free_seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         """The plan as JSON values: for `plan --json`, plan.json and the report."""
@@ -97,10 +99,12 @@ class Plan:
             summary["data"]["estimated"] = self.data_estimated
         summary["total_flops"] = self.total_flops
         summary["hours"] = self.seconds / SECONDS_PER_HOUR
-        price = self.recipe.budget.price_per_hour
-        summary["cost"] = (
-            None if price is None else price * self.recipe.budget.devices * self.seconds / SECONDS_PER_HOUR
+        summary["run_time"] = asdict(self.run_time)
+        budget = self.recipe.budget
+        cost = run_cost(
+            summary["hours"], budget.hardware, budget.devices, load_prices(budget.prices), budget.price_per_hour
         )
+        summary["cost"], summary["run_cost"] = cost.total, asdict(cost)
         return summary
 
 
@@ -124,33 +128,107 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
         return Plan(recipe) if base_config is None else _plan_base(recipe, base_config)
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, budget.devices, budget.relative_speed)
-    seconds = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR
+    limit = budget_seconds(budget)
+    plan = _derive_at(recipe, speed, limit, data_tokens, base_config)
+    for _ in range(MAX_ROUNDS):
+        # Before a layout is known, size and tokens are derived for devices that wait for nothing.
+        ratio = plan.seconds / plan.free_seconds
+        if (
+            limit is None
+            or abs(plan.seconds / limit - 1) < 0.01
+            or abs(ratio * speed.relative / budget.relative_speed - 1) < 0.005
+        ):
+            break
+        speed = replace(speed, relative=budget.relative_speed / ratio)
+        plan = _derive_at(recipe, speed, limit, data_tokens, base_config)
+    train = plan.recipe.train
+    assert train is not None
+    assert plan.parameters is not None
+    is_derived = recipe.train.tokens is None and recipe.train.steps is None
+    check_passes(require_derived(train.tokens, "train.tokens"), data_tokens)
+    check_hours(recipe, train, plan.parameters.total, plan.seconds, limit, is_derived)
+    return plan
+
+
+def _derive_at(
+    recipe: Recipe,
+    speed: TrainingSpeed,
+    seconds: float | None,
+    data_tokens: int | None,
+    base_config: ModelConfig | None,
+) -> Plan:
+    """The plan of a recipe whose size and tokens, where they follow from `seconds`, are derived at `speed`."""
+    budget, device = recipe.budget, speed.device
+    assert recipe.train is not None
     is_derived = recipe.train.tokens is None and recipe.train.steps is None
     max_tokens = MAX_EPOCHS * data_tokens if data_tokens and is_derived else None
     config = base_config or _derive_model(recipe, speed, seconds, max_tokens)
     parameters = count_parameters(config)
-    optimal_tokens = int(budget.tokens_per_parameter * parameters.active)
-    train = _derive_training(recipe.train, config, speed, seconds, optimal_tokens, max_tokens)
-    train = _derive_stopping(train, data_tokens)
+    train = derive_training(recipe.train, budget, config, speed, seconds, parameters, max_tokens)
+    train = derive_stopping(train, data_tokens)
     sequence_length = require_derived(train.sequence_length, "train.sequence_length")
     compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(config, sequence_length)
     check_engine_machine(recipe.machine, train)
+    sequences = require_derived(train.batch_tokens, "train.batch_tokens") // sequence_length
+    check_devices(recipe, sequences, sequence_length)
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
-    memory, micro_batch, checkpointing = _fit_device_memory(
-        config, train, layout, recipe.machine, device.memory_bytes, device_kind(recipe.budget.hardware)
+    memory, micro_batch, checkpointing = fit_device_memory(
+        config, train, layout, recipe.machine, device, device_kind(budget.hardware)
     )
     model = PartialModelConfig(**config.model_dump())
     resolved = recipe.model_copy(update={"train": train, "model": model})
-    planned_seconds = _training_seconds(train, config, require_derived(train.tokens, "train.tokens"), speed)
+    run_time = _run_time(resolved, config, layout, micro_batch, checkpointing, parameters.total)
+    tokens = require_derived(train.tokens, "train.tokens")
     if seconds is None:
-        is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * 6 * parameters.active * optimal_tokens
+        optimal = int(budget.tokens_per_parameter * parameters.active)
+        is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * 6 * parameters.active * optimal
     else:
-        is_limited = max_tokens is not None and planned_seconds < DATA_LIMITED_FRACTION * seconds
+        is_limited = max_tokens is not None and run_time.total < DATA_LIMITED_FRACTION * seconds
     return Plan(
-        resolved, parameters, memory, compute, planned_seconds, layout, micro_batch, data_tokens, is_limited,
-        activation_checkpointing=checkpointing,
+        resolved, parameters, memory, compute, run_time.total, layout, micro_batch, data_tokens, is_limited,
+        activation_checkpointing=checkpointing, run_time=run_time,
+        free_seconds=training_seconds_of(train, config, tokens, replace(speed, relative=budget.relative_speed)),
     )  # fmt: skip
+
+
+def _run_time(
+    recipe: Recipe, config: ModelConfig, layout: LayoutConfig, micro_batch: int, checkpointing: ActivationCheckpointing,
+    parameters: int,
+) -> RunTime:  # fmt: skip
+    """Time of training: on CPUs of its steps, on accelerators with communication, checkpoints and restarts."""
+    train, budget = recipe.train, recipe.budget
+    assert train is not None
+    length, batch = require_derived(train.sequence_length, ""), require_derived(train.batch_tokens, "")
+    tokens, steps = require_derived(train.tokens, ""), require_derived(train.steps, "")
+    device = device_spec(budget.hardware)
+    if is_cpu(device):
+        speed = TrainingSpeed(device, budget.devices, budget.relative_speed)
+        return RunTime(speed.training_seconds(config, length, tokens, batch))
+    data_ranks = layout.replicate * (layout.shard or 1)
+    sequences = max(1, batch // length // data_ranks)
+    compute_bytes = 4 if train.precision == "float32" else 2
+    spec = StepSpec(sequences, length, max(1, sequences // micro_batch), compute_bytes, checkpointing)
+    step = estimate_step_time(config, layout, spec, device, train.precision).total / budget.relative_speed
+    return estimate_run_time(
+        step * tokens / (batch * steps), steps, batch, layout.num_devices, parameters,
+        evaluate_every=require_derived(train.evaluate_every, ""),
+        checkpoint_seconds=60 * recipe.machine.checkpoint_every_minutes,
+        data_ranks=data_ranks, machines=-(-layout.num_devices // device.devices_per_machine),
+    )  # fmt: skip
+
+
+def budget_seconds(budget: BudgetConfig) -> float | None:
+    """Seconds that the hours and the money of a budget allow, the smaller of both; None: neither is set."""
+    limits = [] if budget.hours is None else [budget.hours * SECONDS_PER_HOUR]
+    if budget.cost is not None:
+        per_hour = run_cost(
+            1.0, budget.hardware, budget.devices, load_prices(budget.prices), budget.price_per_hour
+        ).total
+        if per_hour == 0:
+            raise UserError("budget.cost with a price of 0: money does not limit the training", hint="set budget.hours")
+        limits.append(budget.cost / per_hour * SECONDS_PER_HOUR)
+    return min(limits, default=None)
 
 
 def _leave_out_held_out(recipe: Recipe) -> Recipe:
@@ -171,105 +249,46 @@ def _plan_base(recipe: Recipe, config: ModelConfig) -> Plan:
 
 
 def _derive_model(recipe: Recipe, speed: TrainingSpeed, seconds: float | None, max_tokens: int | None) -> ModelConfig:
+    """The model: of the size that the recipe sets, or the largest that its budget can train."""
     fixed = recipe.model.model_dump(exclude_none=True)
     vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
-    train = recipe.train or TrainConfig()
-    if seconds is None and not fixed.get("hidden_size"):
-        raise UserError("model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers")
+    train, budget = recipe.train or TrainConfig(), recipe.budget
+    if fixed.get("hidden_size"):
+        for name in ("parameters", "total_parameters"):
+            if (value := getattr(budget, name)) is not None:
+                raise UserError(
+                    f"budget.{name} = {value:g} and model.hidden_size = {fixed['hidden_size']}: both set the size of the model",
+                    hint="leave one of them out",
+                )
+    elif (size := _wanted_parameters(budget, train)) is not None:
+        if budget.total_parameters is not None and budget.total_parameters > size:
+            return mixture_for_parameters(size, budget.total_parameters, vocab_size, fixed)
+        return shape_for_parameters(size, vocab_size, fixed)
+    elif seconds is None:
+        raise UserError(
+            "model size is not set",
+            hint="set budget.hours, cost, compute or parameters, or train.tokens, or model.hidden_size and model.num_layers",
+        )
     return largest_model_within(
-        math.inf if seconds is None else seconds, partial(_training_seconds, train, speed=speed),
-        recipe.budget.tokens_per_parameter, vocab_size, fixed, train.tokens, max_tokens,
+        math.inf if seconds is None else seconds, partial(training_seconds_of, train, speed=speed),
+        budget.tokens_per_parameter, vocab_size, fixed, train.tokens, max_tokens,
     )  # fmt: skip
 
 
-def _training_seconds(train: TrainConfig, config: ModelConfig, tokens: float, speed: TrainingSpeed) -> float:
-    """Seconds of training on `tokens`, in the batches of `train` or in the derived ones."""
-    length = min(train.sequence_length or config.context_length, config.context_length)
-    batch_tokens = train.batch_tokens or _optimal_batch(config, length, tokens)
-    return speed.training_seconds(config, length, tokens, batch_tokens)
-
-
-LARGE_BATCH = 2**22
-"""Tokens of a batch in whose time overhead is nothing."""
-
-
-def _tokens_within(train: TrainConfig, config: ModelConfig, seconds: float, speed: TrainingSpeed) -> int:
-    """Tokens that training reads in `seconds`: larger budgets have larger batches, and less overhead for a token.
-
-    Several budgets can be their own result: from above, the search ends at the largest, which has the largest batch.
-    """
-    length = min(train.sequence_length or config.context_length, config.context_length)
-    tokens = seconds / speed.training_seconds(config, length, 1.0, LARGE_BATCH)
-    for _ in range(20):
-        tokens *= seconds / _training_seconds(train, config, tokens, speed)
-    return int(tokens)
-
-
-def _derive_training(
-    train: TrainConfig, config: ModelConfig, speed: TrainingSpeed, seconds: float | None, optimal_tokens: int,
-    max_tokens: int | None,
-) -> TrainConfig:  # fmt: skip
-    """`train` with tokens, steps, batch, sequence length, learning rate, warmup and evaluation derived."""
-    sequence_length = train.sequence_length or config.context_length
-    if sequence_length > config.context_length:
-        raise UserError(
-            f"train.sequence_length = {sequence_length}, expected at most model.context_length = {config.context_length}",
-            hint=f"set model.context_length={sequence_length}",
-        )
-    flops_per_token = training_flops_per_token(config, sequence_length)
-    tokens = train.tokens
-    if tokens is None and train.steps is not None and train.batch_tokens is not None:
-        tokens = train.steps * train.batch_tokens
-    if tokens is None and seconds is not None:
-        tokens = _tokens_within(train, config, seconds, speed)  # sizes are discrete: tokens use up the rest
-    tokens = tokens or optimal_tokens
-    if max_tokens is not None:
-        tokens = min(tokens, max_tokens)
-    batch_tokens = train.batch_tokens or _optimal_batch(config, sequence_length, tokens)
-    if batch_tokens % sequence_length:
-        raise UserError(
-            f"train.batch_tokens = {batch_tokens} is not divisible by train.sequence_length = {sequence_length}",
-            hint=f"set train.batch_tokens={max(1, round(batch_tokens / sequence_length)) * sequence_length}",
-        )
-    steps = train.steps or max(1, tokens // batch_tokens)
-    warmup = train.batch_warmup_steps or max(1, steps // 10)
-    batch = SizeWarmup(batch_tokens, train.initial_batch_tokens, warmup, "train.initial_batch_tokens")
-    if train.steps is None and batch.num_doublings:
-        steps = warmup + max(0, (tokens - batch.total_before(warmup)) // batch_tokens)
-    has_warmup = train.initial_batch_tokens or train.initial_sequence_length
-    tokens = batch.total_before(steps)
-    derived = {
-        "tokens": tokens,
-        "steps": steps,
-        "batch_warmup_steps": warmup if has_warmup else None,
-        "batch_tokens": batch_tokens,
-        "sequence_length": sequence_length,
-        "learning_rate": train.learning_rate or float(f"{optimal_learning_rate(tokens * flops_per_token):.2g}"),
-        "warmup_steps": max(1, steps // 50) if train.warmup_steps is None else train.warmup_steps,
-        "evaluate_every": train.evaluate_every or max(min(steps, 25), steps // 20),
-    }
-    return train.model_copy(update=derived)
-
-
-def _derive_stopping(train: TrainConfig, data_tokens: int | None) -> TrainConfig:
-    """Repeated text is memorized sooner or later: the best weights are kept, and training stops when it does not help."""
-    keep = train.keep_best_weights
-    if keep is None:
-        keep = data_tokens is not None and require_derived(train.tokens, "train.tokens") > data_tokens
-    patience = train.early_stopping_patience or (EARLY_STOPPING_PATIENCE if keep else None)
-    return train.model_copy(update={"keep_best_weights": keep, "early_stopping_patience": patience})
+def _wanted_parameters(budget: BudgetConfig, train: TrainConfig) -> float | None:
+    """Parameters that the recipe asks for, or those for its compute or its tokens; None: time or money sets them."""
+    if budget.parameters is not None:
+        return budget.parameters
+    if budget.compute is not None:
+        return compute_optimal_size(budget.compute, budget.tokens_per_parameter)[0]
+    if budget.hours is None and budget.cost is None and train.tokens is not None:
+        return train.tokens / budget.tokens_per_parameter
+    return None
 
 
 def resolved_model_config(recipe: Recipe) -> ModelConfig:
     """The model of a derived recipe."""
     return build_model_config(recipe.model.model_dump(exclude_none=True))
-
-
-def require_derived(value: Any, name: str) -> Any:
-    """`value`. Raises UserError if it is None, because the recipe was not derived."""
-    if value is None:
-        raise UserError(f"{name} is not set", hint="derive the recipe first: groundup.plan.derive(recipe).recipe")
-    return value
 
 
 def _vocab_size(recipe: Recipe) -> int:
@@ -278,44 +297,19 @@ def _vocab_size(recipe: Recipe) -> int:
     return -(-recipe.tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
-def _optimal_batch(config: ModelConfig, sequence_length: int, tokens: float) -> int:
-    """Optimal tokens of a batch, rounded to a power of two of sequences, and low enough for 200 steps."""
-    batch_tokens = optimal_batch_tokens(tokens * training_flops_per_token(config, sequence_length))
-    batch_tokens = min(batch_tokens, tokens / 200)
-    sequences = max(1, 2 ** round(math.log2(max(1.0, batch_tokens / sequence_length))))
-    return sequences * sequence_length
+def search_recipe_layouts(recipe: Recipe) -> tuple[LayoutSearch, LayoutCandidate | None]:
+    """The layouts of a recipe's devices for its training, and the best one in 8-bit floats; layout and memory need not fit.
 
-
-def _fit_device_memory(
-    config: ModelConfig,
-    train: TrainConfig,
-    layout: LayoutConfig,
-    machine: MachineConfig,
-    memory: float,
-    kind: DeviceKind,
-) -> tuple[MemoryEstimate, int, ActivationCheckpointing]:
-    """Memory, micro-batch and checkpointing: no checkpointing if possible, then the largest micro-batch that fits."""
-    length = require_derived(train.sequence_length, "train.sequence_length")
-    batch_tokens = require_derived(train.batch_tokens, "train.batch_tokens")
-    sequences = batch_tokens // length // (layout.replicate * (layout.shard or 1))
-    available = MEMORY_FRACTION * memory
-    choices: tuple[ActivationCheckpointing, ...] = ("none", "full")
-    if machine.activation_checkpointing != "none":
-        choices = (machine.activation_checkpointing,)
-    for checkpointing in choices:
-        micro_batch = machine.micro_batch_size or max(1, sequences)
-        while micro_batch >= 1:
-            need = estimate_training_memory(config, length, micro_batch, layout, checkpointing, train, kind=kind)
-            if need.total <= available:
-                return need, micro_batch, checkpointing
-            micro_batch = 0 if machine.micro_batch_size else micro_batch // 2
-    least = estimate_training_memory(
-        config, length, machine.micro_batch_size or 1, layout, choices[-1], train, kind=kind
+    Model and batch are derived as for one device, so that the question does not depend on the layout of the recipe.
+    """
+    if recipe.train is None or recipe.base is not None:
+        raise UserError("--layouts is for pretraining, and the recipe has no [train] table", hint="add a [train] table")
+    device, budget = device_spec(recipe.budget.hardware), recipe.budget
+    speed = TrainingSpeed(device, budget.devices, budget.relative_speed)
+    seconds = budget_seconds(budget)
+    config = _derive_model(recipe, speed, seconds, None)
+    train = derive_training(recipe.train, budget, config, speed, seconds, count_parameters(config), None)
+    search = search_layouts(
+        config, train, device, planned_devices(recipe), micro_batch_size=recipe.machine.micro_batch_size
     )
-    state = least.weights + least.gradients + least.optimizer
-    devices = layout.num_devices
-    needed = math.ceil(state * devices / max(available - least.total + state, 1e9))
-    raise UserError(
-        f"training needs {least.total / 1e9:.0f} GB on each of {devices} devices, expected at most {available / 1e9:.0f} GB",
-        hint=f"set budget.devices={max(needed, devices + 1)}, or a smaller model.hidden_size",
-    )
+    return search, other_precision(search.best, config, train, device)

@@ -1,8 +1,8 @@
 """Speed, memory, links and power of devices: the table devices.toml, and the device at hand.
 
 Data sheets for accelerators, measurements for CPUs; each row of the table names its source. `utilization` (MFU) is that of
-one machine: published for A100 and H100, measured on one H200 (0.50 at 1.3B weights, 0.36 at 124M:
-benchmarks/results/2026-11-26-gpu-h200.md), else the mean of those.
+steps on one machine: from 29 published ones for A100 and H100 (benchmarks/plan_accuracy.py), measured on one H200
+(benchmarks/results/2026-11-26-gpu-h200.md), from one training for B200, else DEFAULT_UTILIZATION.
 """
 
 import os

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.derive import SECONDS_PER_HOUR, Plan, require_derived
+from groundup.plan.derive import SECONDS_PER_HOUR, Plan
 from groundup.plan.expected_loss import UNIT, expected_loss
 from groundup.plan.hardware import DEVICES, device_spec
 from groundup.plan.init_recipe import RecipeData, check_hardware, check_hours, recipe_toml
 from groundup.plan.plan_table import format_hours
 from groundup.plan.run_cost import RunCost, load_prices, run_cost
+from groundup.plan.training_knobs import require_derived
 
 OFFER_MEANINGS = {
     "small": "now: an eighth of the time, or an hour",

@@ -13,7 +13,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import ActivationCheckpointing
 from groundup.plan.communication import StepSpec
 from groundup.plan.hardware import DeviceSpec
-from groundup.plan.memory_estimate import MemoryEstimate, estimate_training_memory
+from groundup.plan.memory_estimate import DeviceKind, MemoryEstimate, estimate_training_memory
 from groundup.plan.parallel_layout import check_layout
 from groundup.plan.pipeline_schedule import supports_micro_batches
 from groundup.plan.step_time import StepTime, estimate_step_time
@@ -104,6 +104,7 @@ def search_layouts(
     assert train.sequence_length is not None
     sequences, length = train.batch_tokens // train.sequence_length, train.sequence_length
     compute_bytes = 4 if train.precision == "float32" else 2
+    kind: DeviceKind = "cpu" if device.kind == "cpu" else "cuda"
     found: list[LayoutCandidate] = []
     refused: dict[str, int] = {}
     tried, least = 0, math.inf
@@ -118,12 +119,12 @@ def search_layouts(
         per_rank = sequences // (layout.replicate * (layout.shard or 1))
         best: LayoutCandidate | None = None
         for mode in checkpointing:
-            smallest = estimate_training_memory(config, length, micro_batch_size or 1, layout, mode, compute_bytes)
+            smallest = estimate_training_memory(config, length, micro_batch_size or 1, layout, mode, train, kind=kind)
             least = min(least, smallest.total)
             if smallest.total > MEMORY_FRACTION * device.memory_bytes:
                 continue
             for micro_batch in _micro_batches(per_rank, layout, micro_batch_size):
-                memory = estimate_training_memory(config, length, micro_batch, layout, mode, compute_bytes)
+                memory = estimate_training_memory(config, length, micro_batch, layout, mode, train, kind=kind)
                 if memory.total > MEMORY_FRACTION * device.memory_bytes:
                     continue
                 spec = StepSpec(per_rank, length, per_rank // micro_batch, compute_bytes, mode)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from groundup.artifacts.machine import ActivationCheckpointing
 from groundup.plan.communication import FP32_BYTES, rank_parameters, replicated_kv_weights, reshards_after_forward
+from groundup.plan.hardware import device_spec
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
@@ -60,7 +61,7 @@ class MemoryEstimate:
 
 def device_kind(hardware: str) -> DeviceKind:
     """Of a device of plan/hardware.py."""
-    return "cpu" if hardware.startswith("cpu") else "cuda"
+    return "cpu" if device_spec(hardware).kind == "cpu" else "cuda"
 
 
 def estimate_training_memory(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.derive import SECONDS_PER_HOUR, Plan, derive, require_derived
+from groundup.plan.derive import SECONDS_PER_HOUR, Plan, derive
 from groundup.plan.hardware import DEVICES
 from groundup.plan.run_cost import load_prices, run_cost
+from groundup.plan.training_knobs import require_derived
 from groundup.recipe import ModelConfig, Recipe
 
 MIN_NETWORK = 12.5e9

@@ -19,7 +19,7 @@ def format_plan(summary: dict[str, Any]) -> str:
             ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
                       f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), "
                       f"vocabulary {model['vocab_size']:,}"),
-            ("parameters", _format_count(summary["parameters"]["total"])),
+            ("parameters", format_count(summary["parameters"]["total"])),
         ]  # fmt: skip
     finetuning, stages = _finetuning_rows(summary), summary.get("stage_seconds")
     if "train" not in summary:
@@ -29,7 +29,7 @@ def format_plan(summary: dict[str, Any]) -> str:
     train, memory, layout, budget = summary["train"], summary["memory"], summary["layout"], summary["budget"]
     rows = [
         *rows,
-        ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
+        ("tokens", f"{format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
         *([("text", describe_data(summary))] if "data" in summary else []),
         ("steps", f"{train['steps']:,}, {train['batch_tokens']:,} tokens each, sequences of {train['sequence_length']:,}"),
         ("optimizer", f"{_format_optimizer(train)}, {train['warmup_steps']} warmup steps, {train['lr_schedule']} schedule"),
@@ -45,9 +45,9 @@ def format_plan(summary: dict[str, Any]) -> str:
     if loss := summary.get("predicted_loss"):
         rows.append(("predicted loss", f"{loss['loss']:.3f} bits per byte of validation text, 90% interval {loss['low']:.3f} to "
                                        f"{loss['high']:.3f}, from a ladder of {loss['rungs']} models"))  # fmt: skip
+    rows += _scaling_rows(summary.get("scaling"), has_ladder=bool(summary.get("predicted_loss")))
     rows += _simulation_rows(summary.get("simulation"))
-    if summary["cost"] is not None:
-        rows.append(("cost", f"{summary['cost']:,.2f} ({budget['price_per_hour']:g} per device-hour)"))
+    rows += _cost_rows(summary)
     return _align([*rows, *finetuning])
 
 
@@ -70,7 +70,7 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def describe_finetuning(cost: dict[str, Any]) -> str:
     """Data, steps, memory and time of fine-tuning."""
     refused = f" ({cost['refused']:,} of them cannot be used)" if cost.get("refused") else ""
-    return (f"{cost['conversations']:,} conversations{refused}, {_format_count(cost['tokens'])} tokens in one pass, "
+    return (f"{cost['conversations']:,} conversations{refused}, {format_count(cost['tokens'])} tokens in one pass, "
             f"{cost['epochs']:g} passes, {cost['steps']:,} steps in rows of {cost['sequence_length']:,}: "
             f"{format_hours(cost['hours'])} and "
             f"{cost['memory_bytes'] / 1e9:.2f} GB")  # fmt: skip
@@ -79,7 +79,7 @@ def describe_finetuning(cost: dict[str, Any]) -> str:
 def describe_preference(cost: dict[str, Any]) -> str:
     """Data, steps, memory and time of preference tuning."""
     return (
-        f"{cost['preferences']:,} preferences, {_format_count(cost['tokens'])} tokens in one pass, {cost['epochs']:g} passes, "
+        f"{cost['preferences']:,} preferences, {format_count(cost['tokens'])} tokens in one pass, {cost['epochs']:g} passes, "
         f"{cost['steps']:,} steps: {format_hours(cost['hours'])} and {cost['memory_bytes'] / 1e9:.2f} GB"
     )
 
@@ -95,13 +95,68 @@ def describe_data(summary: dict[str, Any]) -> str:
     """The training text of a plan: its tokens, the passes over it, and whether it is the limit."""
     data = summary["data"]
     about = "about " if data.get("estimated") else ""
-    text = f"{about}{_format_count(data['tokens'])} tokens, read {data['epochs']:.2g} times"
+    text = f"{about}{format_count(data['tokens'])} tokens, read {data['epochs']:.2g} times"
     if data["limited"]:
-        size, hours = _format_count(summary["parameters"]["total"]), format_hours(summary["hours"])
+        size, hours = format_count(summary["parameters"]["total"]), format_hours(summary["hours"])
         text += f": enough for {size} parameters and {hours}; more time will not help, more text will"
     elif data["epochs"] > MANY_EPOCHS:
         text += ": a model learns little more after 4 times, and repeats its text after many"
     return text
+
+
+def _cost_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Money with the source of its price, energy and emissions."""
+    cost = summary["run_cost"]
+    devices = summary["budget"]["devices"]
+    hours = (
+        f"{format_count(devices * summary['hours'])} device-hours" if devices > 1 else format_hours(summary["hours"])
+    )
+    price = f"{cost['total']:,.2f} {cost['currency']} for {hours}"
+    source = f"{cost['per_device_hour']:.3g} an hour: {cost['source']}"
+    rows = [("cost", f"{price} ({source})")]
+    if cost["energy_kwh"]:
+        rows.append(("energy", f"{format_energy(cost['energy_kwh'])}, {cost['co2_kg']:,.3g} kg of CO2"))
+    return rows
+
+
+def format_energy(kwh: float) -> str:
+    """Energy with its unit."""
+    return f"{kwh / 1e3:,.3g} MWh" if kwh >= 1e3 else f"{kwh:.3g} kWh" if kwh >= 0.1 else f"{1e3 * kwh:.2g} Wh"
+
+
+def _scaling_rows(scaling: dict[str, Any] | None, has_ladder: bool) -> list[tuple[str, str]]:
+    """Expected loss, the optimum of the compute, and what twice as much would buy."""
+    if scaling is None or not scaling["in_range"]:
+        return []
+    rows, unit = [], scaling["unit"]
+    if not has_ladder:
+        loss = scaling["loss"]
+        rows.append(("expected loss", f"{loss['loss']:.2f} {unit} on web text, {loss['low']:.2f} to {loss['high']:.2f} "
+                                      f"({scaling['law']}); groundup ladder predicts it for your text"))  # fmt: skip
+    curve = scaling["isoflop"]
+    parameters, tokens, loss = curve["minimum"]
+    if curve["penalty"] > 1.1:
+        best = f"{format_count(parameters)} parameters on {format_count(tokens)} tokens would reach {loss:.2f}"
+        penalty = f"this plan takes {curve['penalty']:.2g} times the compute of its loss"
+        rows.append(("same compute", f"{best}; {penalty}"))
+    double = next(step for step in scaling["other_budgets"] if step["factor"] == 2)
+    rows.append(("twice of it", f"{format_count(double['parameters'])} parameters on {format_count(double['tokens'])} tokens: "
+                                f"a loss of {double['loss']:.2f}, {-double['change']:.3f} less"))  # fmt: skip
+    return rows
+
+
+def format_layouts(search: Any, other: Any, limit: int = 8) -> str:
+    """The fastest layouts of a LayoutSearch, why the others lost, and the knobs of the best one."""
+    refused = ", ".join(f"{name} {count}" for name, count in search.refused.items())
+    lines = [f"{len(search.candidates)} of {search.tried} layouts fit{f'; refused: {refused}' if refused else ''}"]
+    lines += [
+        f"{candidate.describe():<44} micro-batch {candidate.micro_batch:<4} checkpointing "
+        f"{candidate.activation_checkpointing:<10} {candidate.precision:<9} {candidate.seconds:8.3f} s a step  MFU "
+        f"{candidate.step.utilization:4.0%}  {candidate.memory.total / 1e9:6.1f} GB  {candidate.lost or 'the fastest'}"
+        for candidate in [*search.candidates[:limit], *([other] if other else [])]
+    ]
+    knobs = " ".join(f"--set {name}={value}" for name, value in search.best.knobs().items())
+    return "\n".join([*lines, f"the fastest: {knobs}"])
 
 
 def describe_time(summary: dict[str, Any]) -> str:
@@ -162,7 +217,7 @@ def _format_axes(layout: dict[str, Any]) -> str:
     return " x ".join(words)
 
 
-def _format_count(value: float) -> str:
+def format_count(value: float) -> str:
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if value >= size:
             return f"{value / size:.3g} {word}"

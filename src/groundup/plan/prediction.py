@@ -11,6 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import read_json_file
 from groundup.plan.derive import Plan
+from groundup.plan.loss_law import LossLaw, loss_law_of_ladder
 from groundup.plan.scaling_law import ScalingLaw
 from groundup.recipe import Recipe
 
@@ -47,13 +48,11 @@ def predict_loss(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any] | N
     None if `folder` has no ladder, or the ladder of another recipe or ratio of tokens to parameters.
     Raises UserError if its file is invalid.
     """
+    ladder = _read_ladder(recipe, plan, folder)
+    if ladder is None:
+        return None
+    assert plan.parameters is not None
     path = folder / SCALING_LAW_FILE
-    if plan.parameters is None or not path.is_file():
-        return None
-    ladder = read_json_file(_Ladder, path, hint=HINT)
-    ratio = plan.summary()["tokens_per_parameter"] / ladder["tokens_per_parameter"]
-    if ladder["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
-        return None
     try:
         predicted = ladder["scaling_law"].predict(plan.parameters.total)
         if not all(map(math.isfinite, predicted.values())):
@@ -61,3 +60,21 @@ def predict_loss(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any] | N
     except (ValueError, LookupError, ArithmeticError) as error:
         raise UserError(f"{path}: invalid scaling law: {error}", hint=HINT) from None
     return predicted | {"rungs": len(ladder["points"])}
+
+
+def ladder_loss_law(recipe: Recipe, plan: Plan, folder: Path) -> LossLaw | None:
+    """The law of the recipe's ladder in `folder`, over parameters and tokens; None as for `predict_loss`."""
+    ladder = _read_ladder(recipe, plan, folder)
+    return None if ladder is None else loss_law_of_ladder(ladder["scaling_law"], ladder["tokens_per_parameter"])
+
+
+def _read_ladder(recipe: Recipe, plan: Plan, folder: Path) -> _Ladder | None:
+    """The ladder in `folder`; None if it is that of another recipe or ratio."""
+    path = folder / SCALING_LAW_FILE
+    if plan.parameters is None or not path.is_file():
+        return None
+    ladder = read_json_file(_Ladder, path, hint=HINT)
+    ratio = plan.summary()["tokens_per_parameter"] / ladder["tokens_per_parameter"]
+    if ladder["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
+        return None
+    return ladder

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.derive import require_derived, resolved_model_config
+from groundup.plan.derive import resolved_model_config
 from groundup.plan.harness_support import check_harness, check_train_harness
 from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
+from groundup.plan.training_knobs import require_derived
 from groundup.plan.tuning_layout import check_tuning_layout
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.evaluate_config import EvaluateConfig

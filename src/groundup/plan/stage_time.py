@@ -4,7 +4,7 @@ Constants were measured on cpu-2 with recipes/quickstart.toml and a folder of 49
 speed of training. On accelerators only pretraining is estimated: it outweighs the rest.
 """
 
-from groundup.plan.derive import Plan, require_derived, resolved_model_config
+from groundup.plan.derive import Plan, resolved_model_config
 from groundup.plan.finetune_defaults import (
     ANSWER_TOKENS,
     MAX_PACKED_TOKENS,
@@ -14,6 +14,7 @@ from groundup.plan.finetune_defaults import (
 )
 from groundup.plan.hardware import device_spec
 from groundup.plan.parameter_count import TEXT_PAIRS, count_parameters
+from groundup.plan.training_knobs import require_derived
 from groundup.plan.training_speed import TrainingSpeed, without_logits
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.recipe import BudgetConfig

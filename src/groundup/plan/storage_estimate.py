@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from groundup.plan.derive import Plan, require_derived, resolved_model_config
+from groundup.plan.derive import Plan, resolved_model_config
 from groundup.plan.stage_time import BYTES_PER_TOKEN
+from groundup.plan.training_knobs import require_derived
 from groundup.recipe.output_config import DEFAULT_BITS
 
 CHECKPOINT_BYTES_PER_PARAMETER = 12

@@ -21,12 +21,14 @@ LOWER_NAME = "^[a-z0-9][a-z0-9_-]*$"
 PACKAGE_NAME = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 VERSION = "^[A-Za-z0-9][A-Za-z0-9.!+_-]*$"
 SHA256 = "^[0-9a-f]{64}$"
+DEVICE = r"^(auto|(cpu|cuda|mps|xpu|hpu)(:\d+)?)$"
 PATTERN_WORDS = {
     NAME: "letters, digits, . _ and -, first a letter or digit",
     LOWER_NAME: "lower-case letters, digits, _ and -, first a letter or digit",
     PACKAGE_NAME: "the name of a package: letters, digits, . _ and -",
     VERSION: "a version such as 1.3.3",
     SHA256: "64 hexadecimal digits in lower case",
+    DEVICE: "auto, cpu, cuda, cuda:1 (the second one) or mps",
 }
 """Patterns of texts, and what they ask for."""
 

@@ -3,14 +3,14 @@
 from typing import Literal
 
 from groundup.artifacts.machine import ActivationCheckpointing
-from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_config import DEVICE, BaseConfig, knob
 from groundup.recipe.layout_config import LayoutConfig
 
 
 class MachineConfig(BaseConfig):
     """[machine]: devices, limits and paths; not part of the fingerprint."""
 
-    device: str = knob("auto", "auto, cpu, cuda, cuda:N or mps; auto: an accelerator if there is one")
+    device: str = knob("auto", "auto, cpu, cuda, cuda:N or mps; auto: an accelerator if there is one", pattern=DEVICE)
     devices: int | None = knob(
         None,
         "devices of this machine to use, with one process each",

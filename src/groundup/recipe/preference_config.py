@@ -54,6 +54,7 @@ class PreferenceConfig(TuningConfig):
         "peak learning rate",
         unset=BY_SIZE.format("2e-4", "1e-5") + " with lora, 2e-3 to 1e-4 for loss = reward; a tenth for method = full",
         gt=0,
+        le=1,
     )
     validation_fraction: float = knob(
         0.05, "fraction of the prompts for validation, at least 50 where there are 250, chosen by a hash", ge=0, lt=1

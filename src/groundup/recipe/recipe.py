@@ -31,9 +31,37 @@ class BudgetConfig(BaseConfig):
     hours: float | None = knob(
         None,
         "hours of pretraining; sets the compute from which model size and tokens are derived",
-        unset="model.hidden_size and train.tokens set the compute",
+        unset="one of the other budgets, or model.hidden_size and train.tokens, set the compute",
         gt=0,
         le=1_000_000,
+    )
+    cost: float | None = knob(
+        None,
+        "money for pretraining, in the currency of the prices; with hours, the smaller budget counts",
+        unset="no limit",
+        gt=0,
+        le=1e12,
+    )
+    compute: float | None = knob(
+        None,
+        "floating point operations of pretraining; sets model size and tokens",
+        unset="from hours or cost",
+        gt=0,
+        le=1e30,
+    )
+    parameters: float | None = knob(
+        None,
+        "parameters of the model, those of one token in a mixture of experts; sets its shape",
+        unset="from hours, cost, compute or train.tokens",
+        ge=1e5,
+        le=1e13,
+    )
+    total_parameters: float | None = knob(
+        None,
+        "parameters with all experts: more than budget.parameters make a mixture of experts",
+        unset="no experts",
+        ge=1e5,
+        le=1e14,
     )
     tokens_per_parameter: float = knob(
         20.0,
@@ -42,7 +70,12 @@ class BudgetConfig(BaseConfig):
         le=1_000_000,
     )
     price_per_hour: float | None = knob(
-        None, "price of one device for one hour, in any currency", unset="no cost is shown", ge=0
+        None, "price of one device for one hour, in the currency of the prices", unset="from budget.prices", ge=0
+    )
+    prices: str | None = knob(
+        None,
+        "TOML file of prices by device, with currency, date and electricity",
+        unset="those of groundup, groundup/plan/prices.toml, which can be copied and changed",
     )
 
 

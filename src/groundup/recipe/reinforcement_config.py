@@ -87,7 +87,7 @@ class ReinforcementConfig(TuningConfig):
     )
     epochs: float | None = knob(None, "passes over the problems", unset="derived: 1", gt=0)
     learning_rate: float | None = knob(
-        None, "peak learning rate", unset="derived: a tenth of finetune.learning_rate", gt=0
+        None, "peak learning rate", unset="derived: a tenth of finetune.learning_rate", gt=0, le=1
     )
     optimizer: Literal["adamw", "muon"] | None = knob(
         None, "adamw, or muon for the matrices of blocks and adamw for the rest", unset="derived: adamw"

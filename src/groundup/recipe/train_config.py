@@ -26,7 +26,8 @@ class TrainConfig(BaseConfig):
     batch_tokens: int | None = knob(
         None,
         "tokens per optimizer step, over all devices",
-        unset="derived: 0.292 C^0.3271 for C operations of training, rounded (DeepSeek LLM 2024)",
+        unset="derived: 0.292 C^0.3271 (DeepSeek LLM 2024) for C operations of training, at most 1/200 of the tokens, to a "
+        "power of two of sequences; with tokens and steps, tokens / steps",
         ge=1,
     )
     sequence_length: int | None = knob(
@@ -59,10 +60,12 @@ class TrainConfig(BaseConfig):
     learning_rate: float | None = knob(
         None,
         "peak learning rate of AdamW",
-        unset="derived: 0.3118 C^-0.125 for C operations of training (DeepSeek LLM 2024)",
+        unset="derived: 0.3118 C^-0.125 (DeepSeek LLM 2024) for C operations of training, those of attention and head "
+        "included, to two digits",
         gt=0,
+        le=1,
     )
-    muon_learning_rate: float = knob(0.02, "peak learning rate of Muon", gt=0)
+    muon_learning_rate: float = knob(0.02, "peak learning rate of Muon", gt=0, le=1)
     weight_decay: float = knob(0.1, "decoupled weight decay, on matrices only", ge=0)
     beta1: float = knob(0.9, "AdamW: decay of the first moment", ge=0, lt=1)
     beta2: float = knob(0.95, "AdamW: decay of the second moment", ge=0, lt=1)

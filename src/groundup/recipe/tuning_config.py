@@ -62,6 +62,7 @@ class TuningConfig(BaseConfig):
         unset=BY_SIZE.format("5e-3", "2e-4")
         + ", at most 1e-3 for a [base] with a chat template; a tenth of it for method = full, 5e-3 to 1e-4 for pairs",
         gt=0,
+        le=1,
     )
     optimizer: Literal["adamw", "muon"] | None = knob(
         None,

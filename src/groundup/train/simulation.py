@@ -23,8 +23,9 @@ from groundup.parallel.gradients import all_reduce_partial_grads
 from groundup.parallel.mesh import Mesh
 from groundup.plan import Plan
 from groundup.plan.communication import StepSpec, communication_bytes
-from groundup.plan.derive import require_derived, resolved_model_config
+from groundup.plan.derive import resolved_model_config
 from groundup.plan.memory_estimate import estimate_training_memory
+from groundup.plan.training_knobs import require_derived
 from groundup.train.mixed_precision import autocast
 from groundup.train.objectives import NEXT_TOKEN, next_token_batch
 from groundup.train.optimizer import build_optimizers

@@ -9,8 +9,9 @@ from groundup.data.inputs import file_hashes
 from groundup.finetune.finetune_plan import EXACT_ITEMS, tuning_memory, with_chat_template
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
-from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
+from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
+from groundup.plan.layout_search import MEMORY_FRACTION
 from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.preference_defaults import number_of_evals, preference_defaults

@@ -9,9 +9,10 @@ from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.input_check import are_local
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
-from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
+from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import finetuning_defaults
 from groundup.plan.hardware import device_spec
+from groundup.plan.layout_search import MEMORY_FRACTION
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_time import BYTES_PER_TOKEN, SCORING_FACTOR, token_seconds
 from groundup.plan.training_speed import TrainingSpeed

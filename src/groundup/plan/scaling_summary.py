@@ -1,0 +1,73 @@
+"""What scaling laws say of a plan: its loss, the optimum of its compute, other budgets, and published rules for its knobs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from groundup.plan import compute_optimal
+from groundup.plan.derive import Plan, resolved_model_config
+from groundup.plan.loss_law import PUBLISHED_LAWS, LossLaw, effective_tokens, overtrained_size, predict_published_loss
+from groundup.plan.scaling_plan import isoflop_curve, other_budgets
+from groundup.plan.training_knobs import require_derived
+
+RULES = {
+    "20 tokens per parameter (Chinchilla)": compute_optimal.compute_optimal_size,
+    "training curves (Chinchilla 1)": compute_optimal.chinchilla_training_curves,
+    "equal compute (Chinchilla 2)": compute_optimal.chinchilla_isoflop_profiles,
+    "formula of the loss (Chinchilla 3)": compute_optimal.chinchilla_parametric_loss,
+}
+"""Rules for N and D of a compute."""
+
+LEAST_PARAMETERS, LEAST_TOKENS = 3e7, 3e8
+"""Below these the published laws do not hold: their smallest models have 44 million parameters and some billion tokens."""
+
+
+def is_next_token(plan: Plan) -> bool:
+    """Whether the laws hold for the training of a plan: a new decoder."""
+    is_new = plan.recipe.train is not None and plan.recipe.base is None
+    return is_new and resolved_model_config(plan.recipe).architecture == "decoder"
+
+
+def summarize_scaling(plan: Plan, ladder: LossLaw | None = None) -> dict[str, Any] | None:
+    """Loss, optimum, other budgets and rules for knobs as JSON values; None for a plan without training.
+
+    `ladder`: the law of the recipe's own ladder, which takes the place of the published ones.
+    """
+    if plan.parameters is None or plan.recipe.train is None:
+        return None
+    train, config = plan.recipe.train, resolved_model_config(plan.recipe)
+    total = float(require_derived(train.tokens, "train.tokens"))
+    size = float(plan.parameters.active)
+    if config.moe is not None:
+        size = compute_optimal.effective_parameters(size, config.moe.num_experts // config.moe.experts_per_token)
+    tokens = total if plan.data_tokens is None else effective_tokens(total, plan.data_tokens)
+    laws = PUBLISHED_LAWS if ladder is None else (ladder,)
+    law = laws[0]
+    compute = 6 * plan.parameters.active * total
+    outside = plan.parameters.total - plan.parameters.embedding - plan.parameters.head
+    loss = predict_published_loss(size, tokens, laws=laws)
+    published = PUBLISHED_LAWS[0].loss(size, tokens)
+    smaller, more = overtrained_size(compute, total, law)
+    return {
+        "law": law.name,
+        "in_range": ladder is not None or (size >= LEAST_PARAMETERS and total >= LEAST_TOKENS),
+        "unit": law.unit,
+        "loss": loss,
+        "effective_parameters": size,
+        "effective_tokens": tokens,
+        "isoflop": asdict(isoflop_curve(size, tokens, law)),
+        "other_budgets": [asdict(step) for step in other_budgets(size, tokens, law)],
+        "optima": {name: rule(compute) for name, rule in RULES.items()} | {law.name: law.optimum(compute)},
+        "inference": {"tokens": total, "parameters": smaller, "training_tokens": more},
+        "knobs": {
+            "learning_rate": {
+                "DeepSeek LLM 2024": compute_optimal.optimal_learning_rate(plan.total_flops),
+                "Step Law 2025": compute_optimal.step_law_learning_rate(outside, total),
+            },
+            "batch_tokens": {
+                "DeepSeek LLM 2024": compute_optimal.optimal_batch_tokens(plan.total_flops),
+                "Step Law 2025": compute_optimal.step_law_batch_tokens(total),
+                "critical, Kaplan et al. 2020": compute_optimal.critical_batch_tokens(published),
+            },
+            "vocab_size": {"Tao et al. 2024": compute_optimal.optimal_vocabulary(outside, config.hidden_size)},
+        },
+    }

@@ -1,0 +1,22 @@
+"""Measured speed of this machine beside the planner's table."""
+
+from groundup.plan.model_shape import config_for_width
+from groundup.recipe.train_config import TrainConfig
+from groundup.train.calibration import calibrate_speed
+
+
+def test_calibration_is_planned_by_measured_seconds():
+    config = config_for_width(64, 512, {"context_length": 64, "num_layers": 4})
+    training = TrainConfig(batch_tokens=256, sequence_length=64)
+    found = calibrate_speed("cpu-2", config, training)
+    assert found.measured > 0
+    assert found.relative_speed == float(f"{found.planned / found.measured:.3g}")
+    fast = calibrate_speed(
+        "h100", config, training
+    )  # the same seconds, beside the plan of a device that only launches kernels
+    assert fast.planned < found.planned / 10
+
+
+def test_an_encoder_decoder_is_calibrated_by_a_decoder():
+    t5 = config_for_width(64, 512, {"context_length": 64, "architecture": "encoder_decoder", "num_layers": 2})
+    assert calibrate_speed("cpu-2", t5, TrainConfig(batch_tokens=128, sequence_length=64)).measured > 0
