@@ -108,11 +108,14 @@ class Plan:
         return summary
 
 
-def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelConfig | None = None) -> Plan:
+def derive(
+    recipe: Recipe, data_tokens: int | None = None, base_config: ModelConfig | None = None, *, with_hints: bool = True
+) -> Plan:
     """Derive every knob that `recipe` leaves open; what is set stays. The knobs of [finetune] follow from its data: its stage.
 
     With `data_tokens`, the tokens of one pass over the training text, a derived training reads it MAX_EPOCHS times at
     most, and the model is not larger than that is worth. `base_config`: of the model of [base], if the recipe has one.
+    `with_hints`: whether a training that does not fit names a layout that would, which can take a second to find.
 
     >>> from groundup.recipe import parse_recipe
     >>> plan = derive(parse_recipe({"name": "x", "budget": {"hours": 1}, "model": {"vocab_size": 4096}, "train": {}}))
@@ -129,7 +132,7 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, budget.devices, budget.relative_speed)
     limit = budget_seconds(budget)
-    plan = _derive_at(recipe, speed, limit, data_tokens, base_config)
+    plan = _derive_at(recipe, speed, limit, data_tokens, base_config, with_hints=with_hints)
     for _ in range(MAX_ROUNDS):
         # Before a layout is known, size and tokens are derived for devices that wait for nothing.
         ratio = plan.seconds / plan.free_seconds
@@ -140,7 +143,7 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
         ):
             break
         speed = replace(speed, relative=budget.relative_speed / ratio)
-        plan = _derive_at(recipe, speed, limit, data_tokens, base_config)
+        plan = _derive_at(recipe, speed, limit, data_tokens, base_config, with_hints=with_hints)
     train = plan.recipe.train
     assert train is not None
     assert plan.parameters is not None
@@ -151,12 +154,9 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
 
 
 def _derive_at(
-    recipe: Recipe,
-    speed: TrainingSpeed,
-    seconds: float | None,
-    data_tokens: int | None,
-    base_config: ModelConfig | None,
-) -> Plan:
+    recipe: Recipe, speed: TrainingSpeed, seconds: float | None, data_tokens: int | None, base_config: ModelConfig | None,
+    *, with_hints: bool,
+) -> Plan:  # fmt: skip
     """The plan of a recipe whose size and tokens, where they follow from `seconds`, are derived at `speed`."""
     budget, device = recipe.budget, speed.device
     assert recipe.train is not None
@@ -174,7 +174,7 @@ def _derive_at(
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
     memory, micro_batch, checkpointing = fit_device_memory(
-        config, train, layout, recipe.machine, device, device_kind(budget.hardware)
+        config, train, layout, recipe.machine, device, device_kind(budget.hardware), with_hints=with_hints
     )
     model = PartialModelConfig(**config.model_dump())
     resolved = recipe.model_copy(update={"train": train, "model": model})

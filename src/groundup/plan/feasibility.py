@@ -1,11 +1,10 @@
 """Contradictions of a recipe, found before anything is built: what contradicts what, and the nearest plan that is possible."""
 
 import math
-from dataclasses import replace
 
 from groundup.artifacts.errors import UserError
 from groundup.plan.hardware import DeviceSpec
-from groundup.plan.layout_search import search_layouts
+from groundup.plan.layout_search import first_layout
 from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.plan_table import format_count, format_hours
 from groundup.plan.scaling_plan import solve_scaling
@@ -142,22 +141,17 @@ def check_devices(recipe: Recipe, sequences: int, length: int) -> None:
 def nearest_layout(config: ModelConfig, train: TrainConfig, device: DeviceSpec, devices: int) -> str:
     """A hint for a training that does not fit: the least devices and the layout with which it does.
 
-    The batch grows where there are fewer sequences than data-parallel ranks could share; in powers of two from `devices`.
+    Counts are tried in powers of two from `devices`.
     """
     count = devices
     while count <= MAX_DEVICES:
-        try:
-            best = search_layouts(config, train, device, count, ("full",), 1).best
-        except UserError:
+        layout = first_layout(config, train, device, count)
+        if layout is None:
             count = 1 << count.bit_length()
             continue
-        knobs = best.knobs() | {"machine.layout.shard": best.layout.shard or 1}
-        knobs.pop("train.precision")
+        sizes = {axis: getattr(layout, axis) for axis in ("shard", "context", "tensor", "pipeline", "expert")}
+        knobs = {f"machine.layout.{axis}": size for axis, size in sizes.items() if size != 1 or axis == "shard"}
+        knobs |= {"machine.micro_batch_size": 1, "machine.activation_checkpointing": "full"}
         sets = ", ".join(f"{name}={value}" for name, value in knobs.items())
-        return f"set budget.devices={count}, {sets}" if count != devices else f"set {sets}"
-    one = replace(device, memory_bytes=math.inf)
-    try:
-        least = search_layouts(config, train, one, devices, ("full",), 1).least_memory
-    except UserError:
-        return "set a smaller model, or a shorter train.sequence_length"
-    return f"no layout up to {MAX_DEVICES:,} devices fits: {least / 1e9:.0f} GB at least; a shorter train.sequence_length does"
+        return f"set {sets}" if count == devices else f"set budget.devices={count}, {sets}"
+    return f"no layout of up to {MAX_DEVICES:,} devices fits: a shorter train.sequence_length does"

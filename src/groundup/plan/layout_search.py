@@ -145,11 +145,35 @@ def search_layouts(
     return LayoutSearch(ranked, tried, refused, least)
 
 
+def first_layout(config: ModelConfig, train: TrainConfig, device: DeviceSpec, devices: int) -> LayoutConfig | None:
+    """A mesh that fits with one sequence at a time and full checkpointing; None if there is none. Of those, the plainest."""
+    assert train.batch_tokens is not None
+    assert train.sequence_length is not None
+    kind: DeviceKind = "cpu" if device.kind == "cpu" else "cuda"
+    sequences = train.batch_tokens // train.sequence_length
+    for layout in _meshes(config, sequences, device, devices):
+        if layout.replicate > 1 or not _is_useful(sequences // layout.data_ranks * layout.context, layout):
+            continue
+        memory = estimate_training_memory(config, train.sequence_length, 1, layout, "full", train, kind=kind)
+        if memory.total > MEMORY_FRACTION * device.memory_bytes:
+            continue
+        try:
+            check_layout(layout, config, train)
+        except UserError:
+            continue
+        return layout
+    return None
+
+
 def other_precision(
     best: LayoutCandidate, config: ModelConfig, train: TrainConfig, device: DeviceSpec
 ) -> LayoutCandidate | None:
     """The best layout with products in 8-bit floats; None where the device has none, or the recipe has set them."""
     if device.peak_flops_8 is None or best.precision not in ("bfloat16", "bfloat16-pure"):
+        return None
+    try:
+        check_layout(best.layout, config, train.model_copy(update={"precision": "float8"}))
+    except UserError:  # not on several devices
         return None
     assert train.batch_tokens is not None
     assert train.sequence_length is not None

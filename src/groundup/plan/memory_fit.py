@@ -20,6 +20,8 @@ def fit_device_memory(
     machine: MachineConfig,
     device: DeviceSpec,
     kind: DeviceKind,
+    *,
+    with_hints: bool = True,
 ) -> tuple[MemoryEstimate, int, ActivationCheckpointing]:
     """Memory, micro-batch and checkpointing: no checkpointing if possible, then the largest micro-batch that fits."""
     length = require_derived(train.sequence_length, "train.sequence_length")
@@ -42,5 +44,5 @@ def fit_device_memory(
     devices = layout.num_devices
     raise UserError(
         f"training needs {least.total / 1e9:.0f} GB on each of {devices} devices, expected at most {available / 1e9:.0f} GB",
-        hint=f"{nearest_layout(config, train, device, devices)}; or a smaller model",
+        hint=f"{nearest_layout(config, train, device, devices)}; or a smaller model" if with_hints else None,
     )

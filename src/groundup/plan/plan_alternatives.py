@@ -95,7 +95,7 @@ def _on_hardware(plan: Plan, name: str) -> Alternative:
 
 def _try(name: str, recipe: Recipe, data_tokens: int | None, base_config: ModelConfig | None) -> Alternative:
     try:
-        return _row(name, derive(recipe, data_tokens, base_config))
+        return _row(name, derive(recipe, data_tokens, base_config, with_hints=False))
     except UserError as error:
         return Alternative(name, recipe.budget.hardware, recipe.budget.devices, objection=error.message)
 

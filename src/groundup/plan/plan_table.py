@@ -126,22 +126,23 @@ def format_energy(kwh: float) -> str:
 
 def _scaling_rows(scaling: dict[str, Any] | None, has_ladder: bool) -> list[tuple[str, str]]:
     """Expected loss, the optimum of the compute, and what twice as much would buy."""
-    if scaling is None or not scaling["in_range"]:
+    if scaling is None:
         return []
-    rows, unit = [], scaling["unit"]
+    rows = []
     if not has_ladder:
-        loss = scaling["loss"]
-        rows.append(("expected loss", f"{loss['loss']:.2f} {unit} on web text, {loss['low']:.2f} to {loss['high']:.2f} "
-                                      f"({scaling['law']}); groundup ladder predicts it for your text"))  # fmt: skip
+        loss = scaling["bits_per_byte"]
+        text = f"{loss['loss']:.2f} bits per byte of English, {loss['low']:.2f} to {loss['high']:.2f}"
+        rows.append(("expected loss", f"{text}; groundup ladder predicts that of your text"))
     curve = scaling["isoflop"]
     parameters, tokens, loss = curve["minimum"]
     if curve["penalty"] > 1.1:
         best = f"{format_count(parameters)} parameters on {format_count(tokens)} tokens would reach {loss:.2f}"
+        best += f" {scaling['unit']}, not {curve['chosen'][2]:.2f}"
         penalty = f"this plan takes {curve['penalty']:.2g} times the compute of its loss"
         rows.append(("same compute", f"{best}; {penalty}"))
     double = next(step for step in scaling["other_budgets"] if step["factor"] == 2)
     rows.append(("twice of it", f"{format_count(double['parameters'])} parameters on {format_count(double['tokens'])} tokens: "
-                                f"a loss of {double['loss']:.2f}, {-double['change']:.3f} less"))  # fmt: skip
+                                f"{double['loss']:.2f} {scaling['unit']}, {-double['change']:.3f} less"))  # fmt: skip
     return rows
 
 

@@ -4,14 +4,11 @@ import math
 from dataclasses import dataclass
 
 from groundup.plan.derive import SECONDS_PER_HOUR, Plan
+from groundup.plan.run_time import DEVICE_HOURS_PER_FAILURE, MACHINE_RESTART_SECONDS, RESTART_SECONDS
 from groundup.plan.storage_estimate import CHECKPOINT_BYTES_PER_PARAMETER
 
-DEVICE_HOURS_PER_FAILURE = 50_700
-"""Of accelerators in a data centre: 419 unexpected interruptions in 54 days of 16,384 H100 (Llama 3 2024, section 3.3.4)."""
 DISK_BANDWIDTH = 1e9
 """Bytes per second that one machine writes (assumed: one NVMe disk, or its part of a parallel file system)."""
-RESTART_SECONDS, MACHINE_RESTART_SECONDS = 60.0, 600.0
-"""From a failure to the next step (assumed): on one machine, and where another machine must be found."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from groundup.plan.hardware import PCIE_BANDWIDTH
 
 DEVICE_HOURS_PER_FAILURE = 50_700
 """419 unexpected interruptions in 54 days on 16,384 H100 (Grattafiori et al. 2024, The Llama 3 Herd of Models, section 3.3.4)."""
-RESTART_SECONDS = 600.0
-"""From a failure to the first step after it: detection, start, and reading of the checkpoint (assumed)."""
+RESTART_SECONDS, MACHINE_RESTART_SECONDS = 60.0, 600.0
+"""From a failure to the next step (assumed): on one machine, and where another machine must be found."""
 STATE_BYTES = 12
 """Of weights and optimizer state for each parameter, copied to the host at a checkpoint and written by a thread."""
 OPERATIONS_FRACTION = 0.2
@@ -51,8 +51,8 @@ def estimate_run_time(
     """Time of `steps` on accelerators. `checkpoint_seconds`: between two checkpoints; `data_ranks`: each with a loader;
     `machines`: that hold the devices.
 
-    >>> run = estimate_run_time(10.0, 100_000, 2**24, 16_384, 405e9, evaluate_every=1000, checkpoint_seconds=600)
-    >>> round(run.failures / (run.total / 86_400), 1), f"{run.total / run.steps - 1:.0%}"
+    >>> run = estimate_run_time(10.0, 100_000, 2**24, 16_384, 405e9, evaluate_every=1000, checkpoint_seconds=600, machines=2048)
+    >>> round(run.failures / (run.total - run.operations) * 86_400, 1), f"{run.restarts / run.steps:.0%}"
     (7.8, '9%')
     """
     compute = step_seconds * steps
@@ -62,7 +62,7 @@ def estimate_run_time(
     copy = STATE_BYTES * parameters / devices / PCIE_BANDWIDTH
     checkpoints = copy * compute / checkpoint_seconds
     useful = compute + loader + evaluation + checkpoints
-    lost = RESTART_SECONDS + checkpoint_seconds / 2
+    lost = (RESTART_SECONDS if machines == 1 else MACHINE_RESTART_SECONDS) + checkpoint_seconds / 2
     rate = devices / DEVICE_HOURS_PER_FAILURE / 3600  # failures a second
     share = min(0.9, rate * lost)
     restarts = useful * share / (1 - share)

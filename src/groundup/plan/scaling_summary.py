@@ -1,10 +1,12 @@
 """What scaling laws say of a plan: its loss, the optimum of its compute, other budgets, and published rules for its knobs."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from groundup.plan import compute_optimal
 from groundup.plan.derive import Plan, resolved_model_config
+from groundup.plan.expected_loss import SMALL_LAW, WEB_BYTES_PER_TOKEN, expected_loss, is_published_range
 from groundup.plan.loss_law import PUBLISHED_LAWS, LossLaw, effective_tokens, overtrained_size, predict_published_loss
 from groundup.plan.scaling_plan import isoflop_curve, other_budgets
 from groundup.plan.training_knobs import require_derived
@@ -16,9 +18,6 @@ RULES = {
     "formula of the loss (Chinchilla 3)": compute_optimal.chinchilla_parametric_loss,
 }
 """Rules for N and D of a compute."""
-
-LEAST_PARAMETERS, LEAST_TOKENS = 3e7, 3e8
-"""Below these the published laws do not hold: their smallest models have 44 million parameters and some billion tokens."""
 
 
 def is_next_token(plan: Plan) -> bool:
@@ -40,18 +39,18 @@ def summarize_scaling(plan: Plan, ladder: LossLaw | None = None) -> dict[str, An
     if config.moe is not None:
         size = compute_optimal.effective_parameters(size, config.moe.num_experts // config.moe.experts_per_token)
     tokens = total if plan.data_tokens is None else effective_tokens(total, plan.data_tokens)
-    laws = PUBLISHED_LAWS if ladder is None else (ladder,)
+    laws = (ladder,) if ladder else PUBLISHED_LAWS if is_published_range(size, total) else (SMALL_LAW,)
     law = laws[0]
     compute = 6 * plan.parameters.active * total
     outside = plan.parameters.total - plan.parameters.embedding - plan.parameters.head
-    loss = predict_published_loss(size, tokens, laws=laws)
-    published = PUBLISHED_LAWS[0].loss(size, tokens)
+    expected = expected_loss(size, total, plan.data_tokens)
+    nats = expected["loss"] * math.log(2) * WEB_BYTES_PER_TOKEN
     smaller, more = overtrained_size(compute, total, law)
     return {
         "law": law.name,
-        "in_range": ladder is not None or (size >= LEAST_PARAMETERS and total >= LEAST_TOKENS),
         "unit": law.unit,
-        "loss": loss,
+        "loss": predict_published_loss(size, tokens, laws=laws),
+        "bits_per_byte": expected,
         "effective_parameters": size,
         "effective_tokens": tokens,
         "isoflop": asdict(isoflop_curve(size, tokens, law)),
@@ -66,7 +65,7 @@ def summarize_scaling(plan: Plan, ladder: LossLaw | None = None) -> dict[str, An
             "batch_tokens": {
                 "DeepSeek LLM 2024": compute_optimal.optimal_batch_tokens(plan.total_flops),
                 "Step Law 2025": compute_optimal.step_law_batch_tokens(total),
-                "critical, Kaplan et al. 2020": compute_optimal.critical_batch_tokens(published),
+                "critical, Kaplan et al. 2020": compute_optimal.critical_batch_tokens(nats),
             },
             "vocab_size": {"Tao et al. 2024": compute_optimal.optimal_vocabulary(outside, config.hidden_size)},
         },

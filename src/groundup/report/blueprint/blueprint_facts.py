@@ -4,16 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment
-from groundup.plan.derive import (
-    MAX_EPOCHS,
-    MEMORY_FRACTION,
-    SECONDS_PER_HOUR,
-    Plan,
-    require_derived,
-    resolved_model_config,
-)
+from groundup.plan.derive import MAX_EPOCHS, SECONDS_PER_HOUR, Plan, require_derived, resolved_model_config
 from groundup.plan.expected_loss import SMALL_LAW, expected_loss, is_published_range
 from groundup.plan.hardware import device_spec
+from groundup.plan.layout_search import MEMORY_FRACTION
 from groundup.plan.loss_law import REPLICATION, effective_tokens, predict_published_loss
 from groundup.plan.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
 from groundup.plan.restart_estimate import estimate_restarts
