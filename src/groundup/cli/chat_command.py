@@ -1,11 +1,14 @@
 """`groundup chat`: a conversation in the terminal."""
 
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import (
     AdapterOption,
@@ -20,6 +23,7 @@ from groundup.cli.options import (
     TopPOption,
     VerifyOption,
 )
+from groundup.stages import STAGE_FOLDERS
 
 
 def chat(
@@ -56,5 +60,22 @@ def chat(
     if deterministic:
         make_deterministic(network)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
-    if converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens, messages=messages):
+    is_run = (model / STAGE_FOLDERS["tokens"]).is_dir()
+    if converse(
+        network,
+        tokenizer,
+        sampling,
+        system=system,
+        max_tokens=max_tokens,
+        messages=messages,
+        trace=partial(_trace_lines, model) if is_run else None,
+    ):
         sys.exit(1)
+
+
+def _trace_lines(run: Path, text: str) -> Iterable[str]:
+    """Where a text stands in the training text of a run."""
+    from groundup.cli.trace_command import describe_trace
+    from groundup.evaluate.trace import open_tracer
+
+    return describe_trace(open_tracer(run, progress=PROGRESS_KINDS["auto"]()).trace(text))

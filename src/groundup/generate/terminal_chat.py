@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TextIO
@@ -25,6 +25,7 @@ HELP = """\
 /undo           remove the last message and its answer
 /reset          remove all messages
 /probabilities  show the probability of each token of the answers, or no longer
+/trace          show where the last answer stands word for word in the training text
 /save FILE      append the conversation to a JSON lines file, in the format of training data; --resume FILE continues it
 /help           this list
 /quit           exit, as Ctrl-D; Ctrl-C stops an answer
@@ -48,6 +49,7 @@ def chat(
     system: str | None = None,
     max_tokens: int = 256,
     messages: Sequence[Mapping[str, str]] = (),
+    trace: Callable[[str], Iterable[str]] | None = None,
     input: TextIO | None = None,
     output: TextIO | None = None,
 ) -> int:
@@ -58,6 +60,7 @@ def chat(
 
     Args:
         messages: an earlier conversation, which is continued (`read_conversation`).
+        trace: lines that say where an answer stands in the training text, for /trace; None: not known of this model.
         input: the user's turns; default: standard input.
         output: the answers; default: standard output.
 
@@ -66,7 +69,7 @@ def chat(
     source, sink = input or sys.stdin, output or sys.stdout
     session = ChatSession(model, tokenizer, sampling, system=system, max_tokens=max_tokens, messages=messages)
     terminal = source is sys.stdin and source.isatty()
-    loop = _TerminalChat(session, sink)
+    loop = _TerminalChat(session, sink, trace)
     if terminal:
         print("/help lists the commands, /quit or Ctrl-D exits, Ctrl-C stops an answer", file=sink)
         for message in messages:
@@ -107,8 +110,8 @@ def read_conversation(path: Path) -> list[dict[str, str]]:
 class _TerminalChat:
     """A session, the commands on it, and where the answers go."""
 
-    def __init__(self, session: ChatSession, sink: TextIO):
-        self._session, self._sink = session, sink
+    def __init__(self, session: ChatSession, sink: TextIO, trace: Callable[[str], Iterable[str]] | None = None):
+        self._session, self._sink, self._trace = session, sink, trace
         self._shows_probabilities = False
         self._has_color = sink.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self.num_refused = 0
@@ -142,11 +145,26 @@ class _TerminalChat:
             return text if name == "retry" else None
         elif name == "probabilities":
             self._shows_probabilities = not self._shows_probabilities
+        elif name == "trace":
+            self._show_trace()
         elif name == "save":
             self._save(argument)
         else:
             self._refuse(f"/{name}: unknown command; /help lists them, // begins a message with /")
         return None
+
+    def _show_trace(self) -> None:
+        answers = [message["content"] for message in self._session.messages if message["role"] == "assistant"]
+        if self._trace is None:
+            self._refuse("/trace: only a run folder holds the text that its model was trained on")
+        elif not answers or not answers[-1].strip():
+            self._refuse("/trace: there is no answer")
+        else:
+            try:
+                for line in self._trace(answers[-1]):
+                    print(sanitize_for_stream(line, self._sink), file=self._sink)
+            except UserError as error:
+                self._refuse(str(error))
 
     def _refuse(self, reason: str) -> None:
         self.num_refused += 1
