@@ -24,6 +24,12 @@ def evaluate(
             help="Questions with known answers: JSON lines of question, choices, answer (its index); or of prompt, completion."
         ),
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts to write by beam search: JSON lines of source, target; scored by BLEU, chrF and ROUGE-L."
+        ),
+    ] = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Tasks of lm-evaluation-harness: hellaswag,arc_easy,mmlu.")
     ] = None,
@@ -53,21 +59,26 @@ def evaluate(
 ) -> None:
     """Measure bits per byte of a model on a text, its answers to questions, or tasks of lm-evaluation-harness.
 
-    Intervals are of 95%. Encoders and encoder-decoders are scored by masked tokens of the text.
+    Intervals are of 95%. --pairs is for translations, summaries and other texts made of texts. Encoders and encoder-decoders
+    are scored by masked tokens of the text.
 
     Example: groundup evaluate runs/quickstart --text held-out.txt
 
     Example: groundup evaluate runs/mine --task questions.jsonl --apply-chat-template
 
+    Example: groundup evaluate runs/translator --pairs held-out.jsonl
+
     Example: groundup evaluate models/smollm2 --tasks hellaswag,arc_easy --limit 200
     """
     from groundup.evaluate import run_task, score_text, task_of_file
     from groundup.evaluate.masked_lm import score_masked_text
+    from groundup.evaluate.sequence_scores import read_pairs, score_pairs
+    from groundup.generate.generation import require_generative
     from groundup.model import Decoder
     from groundup.model.serialization import weight_dtype
 
-    if text is None and task is None and tasks is None:
-        raise UserError("nothing to evaluate on", hint="--text FILE, --task FILE, or --tasks NAME,...")
+    if text is None and task is None and tasks is None and pairs is None:
+        raise UserError("nothing to evaluate on", hint="--text FILE, --task FILE, --pairs FILE, or --tasks NAME,...")
     if apply_chat_template and task is None and tasks is None:
         raise UserError("--apply-chat-template without questions", hint="a text is scored as it is")
     if delimiter != " " and (task is None or apply_chat_template):
@@ -78,6 +89,7 @@ def evaluate(
     if tasks is None and (datasets, num_fewshot, limit, cache) != (None,) * 4:
         raise UserError("--datasets, --num-fewshot, --limit and --cache are for --tasks", hint="--tasks NAME,...")
     content = None if text is None else read_text(text)
+    examples = None if pairs is None else read_pairs(pairs)
     questions = (
         None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
     )
@@ -93,6 +105,8 @@ def evaluate(
             f"{model}: tasks are scored by the likelihood of a text, which only a decoder defines",
             hint="an encoder or encoder-decoder is scored by masked tokens: --text FILE",
         )
+    if examples is not None:
+        score |= _flat(score_pairs(require_generative(network), tokenizer, examples, Progress()))
     result = None if questions is None else run_task(questions, network, tokenizer)
     harness: dict[str, dict[str, Any]] = {}
     if tasks is not None:
@@ -107,6 +121,10 @@ def evaluate(
         print(json.dumps(score | (result or {}) | ({"tasks": harness} if harness else {}), indent=1))
         return
     for key, value in score.items():
+        if value is None:
+            continue
+        if isinstance(value, list):
+            value = "{:.2f} to {:.2f}".format(*value)
         print(
             f"{key:<16} "
             + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value)
@@ -119,6 +137,12 @@ def evaluate(
                 print(f"{name:<16} {result[name]:.1%}{bounds} of {result['items']:,} items{chance}")
     for line in _harness_lines(harness):
         print(line)
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, Any]:
+    """Scores of the input copied beside the others."""
+    copying = scores.pop("copying")
+    return scores | {f"{name} (input copied)": value for name, value in copying.items()}
 
 
 def _harness_lines(scores: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ EXTRAS = {
     ),
     "gguf": ("gguf",),
     "evaluate": ("lm_eval",),
+    "metrics": ("sacrebleu", "rouge_score"),
     "grammar": ("llguidance",),
     "serve": ("starlette", "uvicorn"),
     "report": ("typst", "matplotlib"),

@@ -20,7 +20,7 @@
     text_samples.py          continuations of prompts
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
     retrieval.py             whether an encoder finds the other half of a passage, beside TF-IDF
-    translation_scores.py    BLEU and chrF of translations
+    sequence_scores.py       BLEU, chrF and ROUGE of written texts
     comparison/              models side by side, paired by item
     trace/                   where a text stands in the training data, by suffix arrays
     stage.py                 05-scores

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from groundup.artifacts.progress import Progress
-from groundup.evaluate.translation_scores import translation_scores
+from groundup.evaluate.sequence_scores import sequence_scores
 from groundup.finetune.training_data.conversations import TrainingConversation
 from groundup.generate import beam_search_text
 from groundup.model import EncoderDecoder
@@ -18,7 +18,7 @@ MAX_SAMPLES = 20
 def score_translations(
     model: EncoderDecoder, tokenizer: Tokenizer, validation: Sequence[TrainingConversation], progress: Progress
 ) -> dict[str, Any] | None:
-    """BLEU and chrF of held-out pairs translated by beam search, those of copying the input, and samples; None without pairs."""
+    """Scores of held-out pairs translated by beam search, those of copying the input, and samples; None without pairs."""
     chosen = validation[:: max(1, -(-len(validation) // MAX_TRANSLATIONS))]
     pairs = [(each.opening, each.answer) for each in chosen]
     if not pairs:
@@ -31,8 +31,8 @@ def score_translations(
             task.advance()
     rows = list(zip(sources, references, answers, strict=True))[:: -(-len(pairs) // MAX_SAMPLES)]
     return {
-        **translation_scores(answers, references),
+        **sequence_scores(answers, references),
         "pairs": len(pairs),
-        "copying": translation_scores(sources, references),
+        "copying": sequence_scores(sources, references),
         "samples": [{"source": source, "reference": reference, "text": text} for source, reference, text in rows],
     }

@@ -89,6 +89,8 @@ def check_chat(recipe: Recipe) -> None:
     assert config is not None
     check_tuning_layout(recipe, "finetune")
     check_finetuning(config.task, model.architecture)
+    if model.architecture == "encoder_decoder" and config.task == "generation" and find_spec("sacrebleu") is None:
+        raise ModuleNotFoundError("held-out pairs are scored by sacrebleu", name="sacrebleu")
     check_pairs(config.task, bool(config.examples), recipe.data is not None)
     check_row_length(config.sequence_length, model.context_length)
 

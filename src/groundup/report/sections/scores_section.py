@@ -68,8 +68,9 @@ def _retrieval_line(retrieval: dict[str, Any], examples: dict[str, Any]) -> str:
 
 def _translation_line(translation: dict[str, Any]) -> str:
     copying = translation["copying"]
+    rouge = f", ROUGE-L {translation['rouge_l']:.1f}" if "rouge_l" in translation else ""
     return (
-        f"BLEU {translation['bleu']:.1f} and chrF {translation['chrf']:.1f} on {translation['pairs']:,} held-out pairs; "
+        f"BLEU {translation['bleu']:.1f} and chrF {translation['chrf']:.1f}{rouge} on {translation['pairs']:,} held-out pairs; "
         f"the input copied: {copying['bleu']:.1f} and {copying['chrf']:.1f}"
     )
 
