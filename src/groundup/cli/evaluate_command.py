@@ -37,10 +37,15 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of the datasets of --tasks, PATH/NAME/SPLIT; default: the Hugging Face hub."),
     ] = None,
+    core: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="CORE of DCLM: folder of its evaluation bundle, with core.yaml.")
+    ] = None,
     num_fewshot: Annotated[
         int | None, typer.Option(min=0, help="Solved examples before each question of --tasks; default: the task's.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First questions of each of --tasks only.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First questions of each task of --tasks or --core only.")
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -71,14 +76,17 @@ def evaluate(
     Example: groundup evaluate models/smollm2 --tasks hellaswag,arc_easy --limit 200
     """
     from groundup.evaluate import run_task, score_text, task_of_file
+    from groundup.evaluate.core_tasks import score_core
     from groundup.evaluate.masked_lm import score_masked_text
     from groundup.evaluate.sequence_scores import read_pairs, score_pairs
     from groundup.generate.generation import require_generative
     from groundup.model import Decoder
     from groundup.model.serialization import weight_dtype
 
-    if text is None and task is None and tasks is None and pairs is None:
-        raise UserError("nothing to evaluate on", hint="--text FILE, --task FILE, --pairs FILE, or --tasks NAME,...")
+    if text is task is tasks is pairs is core is None:
+        raise UserError(
+            "nothing to evaluate on", hint="--text FILE, --task FILE, --pairs FILE, --core DIR, or --tasks NAME,..."
+        )
     if apply_chat_template and task is None and tasks is None:
         raise UserError("--apply-chat-template without questions", hint="a text is scored as it is")
     if delimiter != " " and (task is None or apply_chat_template):
@@ -86,7 +94,7 @@ def evaluate(
             "--delimiter without effect",
             hint="it stands between question and choice of --task, without a chat template",
         )
-    if tasks is None and (datasets, num_fewshot, limit, cache) != (None,) * 4:
+    if tasks is None and ((datasets, num_fewshot, cache) != (None,) * 3 or (limit is not None and core is None)):
         raise UserError("--datasets, --num-fewshot, --limit and --cache are for --tasks", hint="--tasks NAME,...")
     content = None if text is None else read_text(text)
     examples = None if pairs is None else read_pairs(pairs)
@@ -100,7 +108,7 @@ def evaluate(
         score |= (
             score_text(network, tokenizer, content) if is_decoder else score_masked_text(network, tokenizer, content)
         )
-    if not is_decoder and (questions or tasks):
+    if not is_decoder and (questions or tasks or core):
         raise UserError(
             f"{model}: tasks are scored by the likelihood of a text, which only a decoder defines",
             hint="an encoder or encoder-decoder is scored by masked tokens: --text FILE",
@@ -108,6 +116,7 @@ def evaluate(
     if examples is not None:
         score |= _flat(score_pairs(require_generative(network), tokenizer, examples, Progress()))
     result = None if questions is None else run_task(questions, network, tokenizer)
+    bundle = {} if core is None else score_core(network, tokenizer, core, Progress(), limit)
     harness: dict[str, dict[str, Any]] = {}
     if tasks is not None:
         from groundup.evaluate.lm_eval_adapter import run_harness
@@ -118,7 +127,7 @@ def evaluate(
             apply_chat_template=apply_chat_template, cache=cache,
         )  # fmt: skip
     if as_json:
-        print(json.dumps(score | (result or {}) | ({"tasks": harness} if harness else {}), indent=1))
+        print(json.dumps(score | (result or {}) | bundle | ({"tasks": harness} if harness else {}), indent=1))
         return
     for key, value in score.items():
         if value is None:
@@ -135,6 +144,10 @@ def evaluate(
             if name in result:
                 bounds = " ({:.1%} to {:.1%})".format(*result[interval])
                 print(f"{name:<16} {result[name]:.1%}{bounds} of {result['items']:,} items{chance}")
+    for name, row in bundle.get("tasks", {}).items():
+        print(f"{name:<34} {row['accuracy']:.4f}, above chance {row['centered']:+.4f}, {row['items']:,} items")
+    if bundle:
+        print(f"CORE {bundle['core']:.4f} ({bundle['core_interval'][0]:.4f} to {bundle['core_interval'][1]:.4f})")
     for line in _harness_lines(harness):
         print(line)
 

@@ -17,6 +17,7 @@
     harness_datasets.py      datasets of lm-evaluation-harness from a folder
     lm_eval_adapter.py       tasks of lm-evaluation-harness
     harness_scores.py        such tasks in a recipe
+    core_tasks.py            CORE, the aggregate of DCLM
     text_samples.py          continuations of prompts
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
     retrieval.py             whether an encoder finds the other half of a passage, beside TF-IDF
