@@ -80,6 +80,7 @@ TINY = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", WISHES)
 def test_wish_is_planned_and_run_to_its_end(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)

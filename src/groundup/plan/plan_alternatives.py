@@ -59,21 +59,28 @@ def _scaled(recipe: Recipe, plan: Plan, factor: float) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
 
 
-def hardware_alternatives(plan: Plan, names: tuple[str, ...] = ()) -> list[Alternative]:
+def hardware_alternatives(plan: Plan, names: tuple[str, ...] = (), limit: int = 6) -> list[Alternative]:
     """The same model and tokens on other devices: as many, or as many more as hold the model; the cheapest first.
 
-    `names`: default: all devices with a price; where one machine does not hold them, those with a fast network.
+    `names`: default: all devices with a price; where one machine does not hold them, those with a fast network. Plans are made
+    in the order of price per operation, until there are `limit`.
     """
     budget = plan.recipe.budget
     listed = load_prices()["per_hour"]
-    rows = []
-    for name in names or [name for name in listed if name in DEVICES]:
+
+    def price_per_operation(name: str) -> float:
+        return listed[name]["price"] / (DEVICES[name].peak_flops * DEVICES[name].utilization)
+
+    rows: list[Alternative] = []
+    for name in names or sorted((name for name in listed if name in DEVICES), key=price_per_operation):
         machines = budget.devices / DEVICES[name].devices_per_machine
         if name == budget.hardware or (machines > 1 and DEVICES[name].network_bandwidth < MIN_NETWORK and not names):
             continue
         row = _on_hardware(plan, name)
         if not row.objection:
             rows.append(row)
+        if len(rows) == limit:
+            break
     return sorted(rows, key=lambda row: row.cost)
 
 

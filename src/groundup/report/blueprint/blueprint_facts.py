@@ -24,7 +24,6 @@ MILESTONES = (0.1, 0.25, 0.5, 1.0)
 """Fractions of the training at which the loss is compared with its prediction."""
 SERVING_DEVICES = ("rtx-4090", "h100")
 """Beside the device of the plan."""
-MAX_HARDWARE_ROWS = 6
 
 
 def blueprint_facts(
@@ -80,7 +79,7 @@ def blueprint_facts(
         "cost": asdict(cost) | {"low": cost.total * low, "high": cost.total * high, "date": prices["date"].isoformat()},
         "hours_range": (hours * low, hours * high),
         "alternatives": [asdict(row) for row in budget_alternatives(recipe, plan, available, base_config)],
-        "hardware": [asdict(row) for row in hardware_alternatives(plan)[:MAX_HARDWARE_ROWS]],
+        "hardware": [asdict(row) for row in hardware_alternatives(plan)],
         "deployments": _deployments(config, plan),
         "cache_bytes": cache_bytes_per_text(config),
     }
