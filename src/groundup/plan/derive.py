@@ -120,7 +120,7 @@ def derive(
     >>> from groundup.recipe import parse_recipe
     >>> plan = derive(parse_recipe({"name": "x", "budget": {"hours": 1}, "model": {"vocab_size": 4096}, "train": {}}))
     >>> plan.recipe.train.batch_tokens, plan.parameters.total
-    (16384, 1590656)
+    (16384, 836448)
 
     Raises UserError if the recipe contradicts itself or does not fit the hardware.
     """

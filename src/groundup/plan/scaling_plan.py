@@ -58,7 +58,7 @@ def solve_scaling(
 
     >>> plan = solve_scaling(parameters=7e9, hardware="a100", devices=64)
     >>> f"{plan.tokens:.3g} tokens, {plan.compute:.3g} operations, {plan.hours:.0f} h"
-    '1.4e+11 tokens, 5.88e+21 operations, 174 h'
+    '1.4e+11 tokens, 5.88e+21 operations, 149 h'
     """
     given = {"cost": cost, "hours": hours, "compute": compute, "parameters": parameters, "tokens": tokens}
     names = [name for name, value in given.items() if value is not None]
