@@ -200,13 +200,13 @@ def open_quantized(out: Path) -> Any:
 
 
 def save_results(path: Path, header: list[str], lines: dict[str, str]) -> None:
-    """The rows, and those of an earlier call with the same header."""
-    found = path.read_text(encoding="utf-8") if path.is_file() else ""
-    title, _, after = found.partition(header[0])
-    kept = [line for line in after.splitlines() if line.startswith("| ") and not line.startswith(header[2][:6])]
-    rows = {line.split("|")[1].strip(): line for line in kept} | lines
-    text = [title or "# Quantization\n\n", *(f"{line}\n" for line in [*header, *rows.values()])]
-    path.write_text("".join(text), encoding="utf-8")
+    """Write rows into the table under `header`, beside those of earlier calls."""
+    found = path.read_text(encoding="utf-8") if path.is_file() else "# Quantization\n"
+    before, _, after = found.partition("\n".join(header) + "\n")
+    table, _, rest = after.partition("\n\n")
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines()} | lines
+    parts = [before.rstrip("\n"), "\n".join([*header, *rows.values()]), rest.rstrip("\n")]
+    path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
 
 
 def main() -> None:
