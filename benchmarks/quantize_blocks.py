@@ -15,6 +15,7 @@ import torch
 
 from groundup import interop
 from groundup.artifacts.progress import ProgressTask
+from groundup.model import Decoder
 from groundup.quantize.block_methods import METHOD_SCHEMES
 from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
@@ -38,6 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, tokenizer = interop.open_model(options.model, "cpu")
+    assert isinstance(model, Decoder)
     calibration, held_out = (
         evenly_spaced_windows(tokenizer.encode(path.read_text(encoding="utf-8")), options.window, tokens)
         for path, tokens in ((options.calibration, options.tokens), (options.text, options.eval_tokens))

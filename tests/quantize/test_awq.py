@@ -1,5 +1,7 @@
 """AWQ: scales keep the model's outputs and reduce the error of outlier channels."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -88,13 +90,14 @@ def test_scales_folded_into_a_bfloat16_norm_lose_nothing(make_decoder, norm):
     for layer in layers.values():
         layer.float()
     group = scale_groups(block)[0]
+    preceding: Any = group.preceding
     with torch.no_grad():
-        group.preceding.weight.normal_(generator=torch.Generator().manual_seed(0))
+        preceding.weight.normal_(generator=torch.Generator().manual_seed(0))
     offset = float(norm.startswith("zero"))
-    norms, before = group.preceding.weight.float() + offset, layers["attention.q_proj"].weight.clone()
+    norms, before = preceding.weight.float() + offset, layers["attention.q_proj"].weight.clone()
     wanted = torch.rand(len(norms), generator=torch.Generator().manual_seed(1)) + 0.5
     applied = apply_scales(group, layers, wanted)
-    assert group.preceding.weight.dtype == torch.bfloat16
-    products = (group.preceding.weight.float() + offset) * layers["attention.q_proj"].weight
+    assert preceding.weight.dtype == torch.bfloat16
+    products = (preceding.weight.float() + offset) * layers["attention.q_proj"].weight
     torch.testing.assert_close(products, norms * before, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(applied, wanted, rtol=0.01, atol=0.1)

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,12 @@ def test_a_killed_quantization_goes_on_with_equal_bits(decoder, byte_tokenizer, 
     save_model(decoder, tmp_path / "plain")
     byte_tokenizer.save(tmp_path / "plain")
     (tmp_path / "text.txt").write_text(VARIED)
-    knobs = {"calibration": [tmp_path / "text.txt"], "calibration_tokens": 512, "eval_tokens": 512, "bits": 3}
+    knobs: dict[str, Any] = {
+        "calibration": [tmp_path / "text.txt"],
+        "calibration_tokens": 512,
+        "eval_tokens": 512,
+        "bits": 3,
+    }
     quantize_folder(tmp_path / "plain", tmp_path / "whole", **knobs)
     partial, left = tmp_path / "out.partial", tmp_path / "left"
     restored, asked = [], BlockCheckpoint.restore
