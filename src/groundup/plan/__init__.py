@@ -10,6 +10,8 @@ Reading order:
     model_shape.py        width, depth and experts of a model for a budget or a number of parameters
     pipeline_schedule.py  properties of pipeline schedules
     communication.py      bytes sent per step and parallel axis
+    saved_activations.py  what blocks keep for the backward pass
+    state_memory.py       weights, gradients and optimizer state of a device
     memory_estimate.py    memory of training per device
     training_speed.py     seconds of a training step on one kind of device
     step_time.py          time of a training step on many devices
