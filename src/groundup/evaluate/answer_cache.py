@@ -25,7 +25,7 @@ class AnswerCache:
 
     def __init__(self, path: Path | None, model: nn.Module | None = None):
         self.answers: dict[str, Any] = {}
-        self.file = None
+        self.path = path
         self.identity = ""
         if path is None:
             return
@@ -44,8 +44,8 @@ class AnswerCache:
         if data and not complete:
             raise UserError(f"{path}: no answers of a cache", hint="name a new file, or one that --cache wrote")
         try:
-            self.file = path.open("a", encoding="utf-8")
-            self.file.truncate(len(complete))
+            with path.open("ab") as file:
+                file.truncate(len(complete))
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}", hint="--cache FILE") from None
 
@@ -54,9 +54,9 @@ class AnswerCache:
 
     def store(self, key: str, answer: Any) -> None:
         self.answers[key] = answer
-        if self.file is not None:
-            self.file.write(json.dumps({"key": key, "answer": answer}) + "\n")
-            self.file.flush()
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "answer": answer}) + "\n")
 
 
 @torch.no_grad()
