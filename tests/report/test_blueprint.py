@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, est
 from groundup.plan.expected_loss import SMALL_LAW, expected_loss, is_published_range
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
-from groundup.plan.restart_estimate import DEVICE_HOURS_PER_FAILURE, estimate_restarts
+from groundup.plan.restart_estimate import estimate_restarts
+from groundup.plan.run_cost import BUILT_IN_PRICES
+from groundup.plan.scaling_summary import is_next_token, summarize_scaling
 from groundup.plan.storage_estimate import estimate_storage
 from groundup.recipe import ModelConfig, load_recipe
 from groundup.recipe.model_config import MoEConfig
@@ -30,7 +31,8 @@ SOURCES = [{"name": "crawl", "kind": "jsonl", "place": "data/*.jsonl", "bytes": 
 def planned(name: str, *sets: str, data_tokens: int | None = None) -> tuple[Any, Any, dict[str, Any]]:
     recipe = load_recipe(RECIPES / f"{name}.toml", list(sets))
     plan = derive(recipe, data_tokens)
-    return recipe, plan, plan.summary() | {"blueprint": blueprint_facts(recipe, plan, SOURCES, None)}
+    scaling = {"scaling": summarize_scaling(plan)} if is_next_token(plan) else {}
+    return recipe, plan, plan.summary() | scaling | {"blueprint": blueprint_facts(recipe, plan, SOURCES, None)}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,54 @@ def test_alternatives_are_plans_of_their_own(llama: tuple[Any, Any, dict[str, An
     assert slower.parameters == faster.parameters == plan.parameters.total
 
 
+@pytest.mark.parametrize(
+    "budget", ["budget.cost=1000", "budget.compute=1e21", "budget.hours=10", "budget.parameters=1e9"]
+)
+def test_alternatives_of_any_budget(budget: str, tmp_path: Path):
+    """Twice the money is not a plan of twice the tokens for the same money; a size is not set twice on other hardware."""
+    (tmp_path / "open.toml").write_text(
+        'name = "open"\n[budget]\nhardware = "h100"\ndevices = 8\n[model]\nvocab_size = 32000\n[train]\n'
+    )
+    recipe = load_recipe(tmp_path / "open.toml", [budget])
+    plan = derive(recipe)
+    half, same, double = budget_alternatives(recipe, plan, None)
+    assert half.cost == pytest.approx(same.cost / 2, rel=0.05)
+    assert double.cost == pytest.approx(2 * same.cost, rel=0.05)
+    assert hardware_alternatives(plan, ("a100",))[0].parameters == same.parameters
+
+
+def test_prices_of_the_recipe_hold_for_alternatives_and_serving(tmp_path: Path):
+    text = BUILT_IN_PRICES.read_text(encoding="utf-8").replace('currency = "USD"', 'currency = "XYZ"')
+    text = re.sub(r"(?m)^a100 = \{ price = [\d.]+", "a100 = { price = 77", text)
+    (tmp_path / "prices.toml").write_text(text, encoding="utf-8")
+    _, plan, summary = planned("llama-7b", f"budget.prices={tmp_path / 'prices.toml'}", "budget.hardware=a100")
+    facts = summary["blueprint"]
+    assert facts["cost"]["currency"] == "XYZ"
+    [row] = hardware_alternatives(plan, ("h100",))
+    recipe, _, _ = planned("llama-7b", f"budget.prices={tmp_path / 'prices.toml'}")
+    [dear] = hardware_alternatives(derive(recipe), ("a100",))
+    assert dear.cost == pytest.approx(77 * dear.devices * dear.hours)
+    a100 = next(each for each in facts["deployments"] if each["device"] == DEVICES["a100"].label)
+    assert row.cost > 0
+    assert a100["cost_per_million"] is None or a100["cost_per_million"] > 0.1
+
+
+def test_the_fastest_layouts_are_listed_with_what_the_others_lose(llama: tuple[Any, Any, dict[str, Any]]):
+    layouts = llama[2]["blueprint"]["layouts"]
+    assert layouts["own_ratio"] >= 1 - 1e-9
+    assert layouts["rows"][0]["lost"] == "the fastest"
+    assert all(row["lost"] for row in layouts["rows"])
+    assert "The fastest of" in json.dumps(plan_document(llama[2]), ensure_ascii=False)
+    assert planned("llama-1b", "budget.devices=1")[2]["blueprint"]["layouts"] is None
+
+
+def test_an_encoder_has_no_loss_of_next_tokens():
+    _, _, summary = planned("encoder")
+    document = plan_document(summary)
+    assert "Scaling" not in [each["title"] for each in document["sections"]]
+    assert "Loss" not in [name for name, _ in document["cover"]["card"]]
+
+
 def test_a_model_that_does_not_fit_gets_more_devices():
     _, plan, _ = planned("llama-1b", "budget.devices=8")
     [row] = hardware_alternatives(plan, ("rtx-3060",))
@@ -93,19 +143,26 @@ def test_a_model_that_does_not_fit_gets_more_devices():
     assert row.memory_bytes <= 0.9 * DEVICES["rtx-3060"].memory_bytes
 
 
-def test_restarts_grow_with_devices_and_checkpoints_cost_least_at_the_best_interval(
-    llama: tuple[Any, Any, dict[str, Any]],
-):
-    _, plan, _ = llama
-    found = estimate_restarts(plan)
-    assert found.failures == pytest.approx(64 * plan.seconds / 3600 / DEVICE_HOURS_PER_FAILURE)
+def test_checkpoints_cost_least_at_the_best_interval_and_are_part_of_the_planned_time():
+    def restarts(minutes: float, devices: int = 64) -> Any:
+        _, plan, facts = planned(
+            "llama-7b", f"machine.checkpoint_every_minutes={minutes}", f"budget.devices={devices}", "budget.hours=5e4"
+        )
+        found = estimate_restarts(plan)
+        run = plan.run_time
+        assert plan.seconds == run.steps + run.loader + run.evaluation + run.checkpoints + run.restarts + run.operations
+        assert found.overhead == (run.checkpoints + run.restarts) / run.steps
+        assert facts["blueprint"]["hours_range"][1] == facts["blueprint"]["hours"] * facts["blueprint"]["time_range"][1]
+        return found
 
-    def overhead(seconds: float) -> float:
-        machine = plan.recipe.machine.model_copy(update={"checkpoint_every_minutes": seconds / 60})
-        return estimate_restarts(replace(plan, recipe=plan.recipe.model_copy(update={"machine": machine}))).overhead
-
-    best = found.best_interval_seconds
-    assert overhead(best) < min(overhead(best / 3), overhead(3 * best))
+    best = restarts(1).best_interval_seconds / 60
+    assert restarts(best).overhead < min(restarts(best / 3).overhead, restarts(3 * best).overhead)
+    assert restarts(1).warning() is None
+    often = restarts(1, devices=8)  # 84 GB a minute are more than one machine writes
+    assert often.waiting > 0.2
+    assert "set machine.checkpoint_every_minutes=" in (often.warning() or "")
+    minutes = float((often.warning() or "").rpartition("=")[2])
+    assert restarts(minutes, devices=8).warning() is None
 
 
 def test_storage_counts_ids_of_two_bytes_below_65536_entries():

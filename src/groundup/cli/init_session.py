@@ -138,9 +138,10 @@ class InitSession:
     def _measure_speed(self, planned: Any, hardware: str) -> float:
         """Speed of this machine, relative to `hardware`; 1 if it is about the same, and for accelerators."""
         from groundup.plan.derive import resolved_model_config
+        from groundup.plan.memory_estimate import device_kind
         from groundup.train.calibration import calibrate_speed
 
-        if planned.recipe.train is None or not hardware.startswith("cpu"):
+        if planned.recipe.train is None or device_kind(hardware) != "cpu":
             return 1.0
         config = resolved_model_config(planned.recipe)
         speed = calibrate_speed(hardware, config, planned.recipe.train).relative_speed

@@ -61,6 +61,7 @@ def plan(
     from groundup.finetune.training_data.input_check import check_missing_inputs
     from groundup.plan import plan_table
     from groundup.plan.prediction import ladder_loss_law, predict_loss
+    from groundup.plan.restart_estimate import estimate_restarts
     from groundup.plan.scaling_summary import is_next_token, summarize_scaling
     from groundup.plan.stage_support import check_stages
     from groundup.recipe import load_recipe
@@ -106,6 +107,8 @@ def plan(
         from groundup.finetune.reinforcement.reinforcement_cost import estimate_reinforcement
 
         summary["reinforcement"] = estimate_reinforcement(derived.recipe, machine)
+    if derived.run_time.steps and (warning := estimate_restarts(derived).warning()):
+        summary["checkpoint_warning"] = warning
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
     if is_next_token(derived):
         summary["scaling"] = summarize_scaling(derived, ladder_loss_law(loaded, derived, folder / LADDER_FOLDER))
@@ -152,15 +155,27 @@ def _blueprint_facts(loaded: Any, derived: Any, machine: Any, stage_seconds: dic
 
 def _calibrate(recipe: Any) -> Any:
     """The recipe with the speed of this machine, measured; the knob is logged."""
+    from groundup.interop import resolve_device
     from groundup.plan.derive import resolved_model_config
+    from groundup.plan.hardware import device_spec
     from groundup.stage_runs import derive_recipe
     from groundup.train.calibration import calibrate_speed
 
     planned = derive_recipe(recipe)
     if planned.recipe.train is None:
         raise UserError("--calibrate: the recipe has no [train] table", hint="add one, or leave --calibrate out")
+    kind = device_spec(recipe.budget.hardware).kind
+    device = "cpu" if kind == "cpu" else "mps" if kind == "apple" else "cuda"
+    try:
+        resolve_device(device)
+    except UserError as error:
+        raise UserError(
+            f"--calibrate: budget.hardware = {recipe.budget.hardware} is not this machine's: {error.message}",
+            hint="calibrate on the machine that trains, or set budget.hardware=this-machine",
+        ) from None
     _log("measuring training steps: half a minute")
-    found = calibrate_speed(recipe.budget.hardware, resolved_model_config(planned.recipe), planned.recipe.train)
+    config = resolved_model_config(planned.recipe)
+    found = calibrate_speed(recipe.budget.hardware, config, planned.recipe.train, device)
     _log(
         f"a step takes {found.measured:.3g} s here, planned on {recipe.budget.hardware}: {found.planned:.3g} s; the plan takes "
         f"budget.relative_speed = {found.relative_speed:.3g}: set it in the recipe to keep it"

@@ -27,6 +27,7 @@ from groundup.plan.memory_estimate import (
     FROZEN_CROSS_ENTROPY_CHUNK,
     SINGLE_DEVICE,
     MemoryEstimate,
+    device_kind,
     estimate_training_memory,
 )
 from groundup.plan.parallel_layout import planned_devices
@@ -145,7 +146,7 @@ def _cost(
     device_rows = math.ceil(batch_rows / layout.num_devices)
     seconds = steps * speed.step_seconds(config, length, device_rows * length, method=finetune.method)
     assert recipe.base is not None
-    kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
+    kind = device_kind(recipe.budget.hardware)
     micro_batch = max(1, min(device_rows, DEFAULT_TOKENS[kind] // length))
     memory = tuning_memory(config, finetune, length, micro_batch, base_model_path(recipe.base), layout)
     available = MEMORY_FRACTION * device.memory_bytes

@@ -50,7 +50,8 @@ Reading order:
     init_model_recipe.py  a recipe for a model that exists
     job_file.py           Slurm, Kubernetes and SkyPilot job files
 
-Deliberately absent: torch, and measurements. A plan is a pure function of the recipe, the same on every machine.
+Deliberately absent: torch, and measurements. A plan is a pure function of the recipe, the same on every machine but for
+budget.hardware = "this-machine".
 """
 
 from groundup.plan.communication import StepSpec, communication_bytes

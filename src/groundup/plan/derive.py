@@ -17,7 +17,7 @@ from groundup.plan.memory_fit import fit_device_memory
 from groundup.plan.model_shape import largest_model_within, mixture_for_parameters, shape_for_parameters
 from groundup.plan.parallel_layout import check_layout, complete_layout, planned_devices
 from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
-from groundup.plan.run_cost import load_prices, run_cost
+from groundup.plan.run_cost import budget_cost
 from groundup.plan.run_time import RunTime, estimate_run_time
 from groundup.plan.step_time import estimate_step_time
 from groundup.plan.training_knobs import derive_stopping, derive_training, require_derived, training_seconds_of
@@ -100,10 +100,7 @@ class Plan:
         summary["total_flops"] = self.total_flops
         summary["hours"] = self.seconds / SECONDS_PER_HOUR
         summary["run_time"] = asdict(self.run_time)
-        budget = self.recipe.budget
-        cost = run_cost(
-            summary["hours"], budget.hardware, budget.devices, load_prices(budget.prices), budget.price_per_hour
-        )
+        cost = budget_cost(summary["hours"], self.recipe.budget)
         summary["cost"], summary["run_cost"] = cost.total, asdict(cost)
         return summary
 
@@ -222,9 +219,7 @@ def budget_seconds(budget: BudgetConfig) -> float | None:
     """Seconds that the hours and the money of a budget allow, the smaller of both; None: neither is set."""
     limits = [] if budget.hours is None else [budget.hours * SECONDS_PER_HOUR]
     if budget.cost is not None:
-        per_hour = run_cost(
-            1.0, budget.hardware, budget.devices, load_prices(budget.prices), budget.price_per_hour
-        ).total
+        per_hour = budget_cost(1.0, budget).total
         if per_hour == 0:
             raise UserError("budget.cost with a price of 0: money does not limit the training", hint="set budget.hours")
         limits.append(budget.cost / per_hour * SECONDS_PER_HOUR)

@@ -1,8 +1,9 @@
 """Speed, memory, links and power of devices: the table devices.toml, and the device at hand.
 
 Data sheets for accelerators, measurements for CPUs; each row of the table names its source. `utilization` (MFU) is that of
-steps on one machine: from 29 published ones for A100 and H100 (benchmarks/plan_accuracy.py), measured on one H200
-(benchmarks/results/2026-11-26-gpu-h200.md), from one training for B200, else DEFAULT_UTILIZATION.
+steps on one machine, chosen by hand: for A100 and H100 with the published steps of benchmarks/published_runs.toml in view, so
+that their table (benchmarks/results/2026-11-29-plan-accuracy-published.md) is no held-out test; for H200 by one measurement
+(benchmarks/results/2026-11-26-gpu-h200.md), for B200 by one published training, else assumed, or DEFAULT_UTILIZATION.
 """
 
 import os

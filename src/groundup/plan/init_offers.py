@@ -40,12 +40,13 @@ class BudgetAnswers:
 
 @dataclass(frozen=True)
 class Offer:
-    """A budget to plan for, with its name."""
+    """A budget to plan for, with its name. `cost`: the money that is given, where the device is rented."""
 
     name: str
     hardware: str
     devices: int
     hours: float
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,12 @@ def make_offers(budget: BudgetAnswers, here: str) -> list[Offer]:
     """
     hardware, devices = budget.hardware or here, budget.devices or 1
     affordable = _affordable_hours(budget.money, hardware, devices)
+    cost = None if math.isinf(affordable) else budget.money
     small = NOW_HOURS if budget.hours is None else budget.hours * SMALL_FRACTION
     good = TONIGHT_HOURS if budget.hours is None else budget.hours
     offers = [
-        Offer("small", hardware, devices, min(small, affordable)),
-        Offer("good", hardware, devices, min(good, affordable)),
+        Offer("small", hardware, devices, min(small, affordable), cost),
+        Offer("good", hardware, devices, min(good, affordable), cost),
     ]
     if budget.money is not None:
         offers.append(_best_offer(budget))
@@ -123,10 +125,11 @@ def _best_offer(budget: BudgetAnswers) -> Offer:
     names = [budget.hardware] if budget.hardware else [name for name in load_prices()["per_hour"] if name in DEVICES]
     counts = (budget.devices,) if budget.devices else DEVICE_COUNTS
     offers = [
-        Offer("best", name, count, min(limit, _affordable_hours(budget.money, name, count)))
+        Offer("best", name, count, min(limit, hours), None if math.isinf(hours) else budget.money)
         for name in names
         for count in counts
         if budget.devices or count <= device_spec(name).devices_per_machine
+        for hours in (_affordable_hours(budget.money, name, count),)
     ]
     return max(offers, key=lambda offer: (round(math.log(_operations(offer)), 3), -offer.devices))
 
@@ -149,7 +152,7 @@ def plan_offers(
     for offer in offers:
         speed = (relative_speeds or {}).get(offer.hardware, 1.0)
         try:
-            text, plan = recipe_toml(goal, data, offer.hardware, offer.devices, offer.hours, name, speed)
+            text, plan = recipe_toml(goal, data, offer.hardware, offer.devices, offer.hours, name, speed, offer.cost)
         except UserError as reason:
             error = reason
             refused.append(f"{offer.name} plan: {reason.message}")

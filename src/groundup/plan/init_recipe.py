@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import Plan, derive, resolved_model_config
-from groundup.plan.hardware import DEVICES
+from groundup.plan.hardware import DEVICES, THIS_MACHINE, this_device
 from groundup.plan.init_examples import (
     EXAMPLE_TASKS,
     SEARCH_MODEL,
@@ -19,6 +19,7 @@ from groundup.plan.init_examples import (
     search_knobs,
 )
 from groundup.plan.init_pairs import MIN_PAIR_WIDTH, PAIR_BLOCKS, grouped_paths, pair_bytes, pair_sources
+from groundup.plan.memory_estimate import device_kind
 from groundup.plan.stage_time import BYTES_PER_TOKEN
 from groundup.recipe import parse_recipe
 from groundup.recipe.data_config import FilesConfig, SourceConfig
@@ -121,7 +122,9 @@ def check_goal(goal: str) -> str:
 
 
 def check_hardware(name: str) -> str:
-    """`name`. Raises UserError if it is unknown."""
+    """`name`, or that of the device at hand. Raises UserError if it is unknown."""
+    if name == THIS_MACHINE:
+        return this_device()[0]
     if name not in DEVICES:
         raise UserError(f"--hardware {name}: unknown device", hint=f"one of {', '.join(DEVICES)}")
     return name
@@ -159,9 +162,16 @@ def check_conversations(goal: str, data: RecipeData) -> None:
 
 
 def recipe_toml(
-    goal: str, data: RecipeData, hardware: str, devices: int, hours: float, name: str, relative_speed: float = 1.0
+    goal: str,
+    data: RecipeData,
+    hardware: str,
+    devices: int,
+    hours: float,
+    name: str,
+    relative_speed: float = 1.0,
+    cost: float | None = None,
 ) -> tuple[str, Plan]:
-    """The TOML text of a recipe, and its plan. `relative_speed`: of this machine, as in budget.relative_speed.
+    """The TOML text of a recipe, and its plan. `relative_speed` and `cost`: as in [budget].
 
     Raises UserError for an unknown goal or hardware, missing conversations, or if no model fits the hardware.
     """
@@ -170,7 +180,7 @@ def recipe_toml(
     if goal in PAIR_GOALS:
         data = _with_pairs(data)
         vocabulary_bytes = pair_bytes(data.conversations)  # few pairs learn few entries (Sennrich and Zhang 2019)
-    is_cpu = check_hardware(hardware).startswith("cpu")
+    is_cpu = device_kind(check_hardware(hardware)) == "cpu"
     model, mask_tokens = ARCHITECTURES.get(
         "translate" if goal in PAIR_GOALS else "encoder" if goal in EXAMPLE_TASKS else goal, ("", 0)
     )
@@ -192,7 +202,7 @@ name = {to_toml(name)}
 hardware = {to_toml(hardware)}
 devices = {devices}
 {f"relative_speed = {relative_speed:.2g} # measured on this machine{chr(10)}" * (relative_speed != 1.0)}hours = {hours:g}
-
+{f"cost = {cost:g} # the smaller of hours and money counts{chr(10)}" if cost is not None else ""}
 [data]
 {"".join(source_table(spec) for spec in data.sources) or SAMPLE_SOURCE}
 [tokenizer]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from groundup.artifacts.errors import USER_ERROR_EXIT_CODE, UserError
 from groundup.plan.derive import Plan
+from groundup.plan.memory_estimate import device_kind
 from groundup.plan.parallel_layout import planned_devices
 
 RENDEZVOUS_PORT = 29500
@@ -115,7 +116,7 @@ def cluster_job(plan: Plan, recipe_file: Path, overrides: tuple[str, ...], runs_
     hardware = plan.recipe.budget.hardware
     return ClusterJob(
         plan.recipe.name, total // devices, devices, plan.seconds / 3600,
-        None if hardware.startswith("cpu") else hardware.upper(), machine.max_restarts,
+        None if device_kind(hardware) == "cpu" else hardware.upper(), machine.max_restarts,
         recipe_file, runs_folder, overrides, activation_commands(os.environ),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import SECONDS_PER_HOUR, Plan, derive
 from groundup.plan.hardware import DEVICES
-from groundup.plan.run_cost import load_prices, run_cost
+from groundup.plan.run_cost import budget_cost, load_prices
 from groundup.plan.training_knobs import require_derived
 from groundup.recipe import ModelConfig, Recipe
 
@@ -15,6 +15,9 @@ MIN_NETWORK = 12.5e9
 """Bytes per second to other machines, one way, below which the devices of a plan must fit one machine."""
 MAX_DEVICES_FACTOR = 64
 """Other hardware may need so many times the devices to hold the model."""
+BUDGET_LIMITS = ("hours", "cost", "compute")
+SIZES = ("parameters", "total_parameters")
+"""Knobs of [budget] from which size and tokens are derived."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Alternative:
 def budget_alternatives(
     recipe: Recipe, plan: Plan, data_tokens: int | None, base_config: ModelConfig | None = None
 ) -> list[Alternative]:
-    """Half the budget, this plan, and double: of hours where the recipe names hours, else of tokens."""
+    """Half the budget, this plan, and double: of hours, money or compute where the recipe names them, else of tokens."""
     rows = []
     for name, factor in (("half the budget", 0.5), ("this plan", 1.0), ("double the budget", 2.0)):
         if factor == 1:
@@ -47,16 +50,23 @@ def budget_alternatives(
 
 
 def _scaled(recipe: Recipe, plan: Plan, factor: float) -> Recipe:
-    """The recipe with `factor` times the hours; without hours, with so many times the tokens, and knobs that follow open."""
+    """The recipe with `factor` times its hours, money and compute; without any, with so many times the tokens."""
     assert recipe.train is not None
     assert plan.recipe.train is not None
     budget = recipe.budget
-    if budget.hours is not None:
-        return recipe.model_copy(update={"budget": budget.model_copy(update={"hours": budget.hours * factor})})
+    is_open = recipe.train.tokens is None and recipe.train.steps is None
+    limits = {name: value * factor for name in BUDGET_LIMITS if (value := getattr(budget, name)) is not None}
+    if limits and is_open:
+        return recipe.model_copy(update={"budget": budget.model_copy(update=limits)})
     tokens = int(factor * require_derived(plan.recipe.train.tokens, "train.tokens"))
     batch = require_derived(plan.recipe.train.batch_tokens, "train.batch_tokens")
     update = {"tokens": tokens, "steps": max(1, tokens // batch), "batch_tokens": batch}
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=update)})
+    return recipe.model_copy(
+        update={
+            "budget": budget.model_copy(update=dict.fromkeys(BUDGET_LIMITS)),
+            "train": recipe.train.model_copy(update=update),
+        }
+    )
 
 
 def hardware_alternatives(plan: Plan, names: tuple[str, ...] = (), limit: int = 6) -> list[Alternative]:
@@ -66,7 +76,7 @@ def hardware_alternatives(plan: Plan, names: tuple[str, ...] = (), limit: int = 
     in the order of price per operation, until there are `limit`.
     """
     budget = plan.recipe.budget
-    listed = load_prices()["per_hour"]
+    listed = load_prices(budget.prices)["per_hour"]
 
     def price_per_operation(name: str) -> float:
         return listed[name]["price"] / (DEVICES[name].peak_flops * DEVICES[name].utilization)
@@ -88,8 +98,8 @@ def _on_hardware(plan: Plan, name: str) -> Alternative:
     budget, objection = plan.recipe.budget, None
     devices = budget.devices
     while devices <= budget.devices * MAX_DEVICES_FACTOR:
-        changed: dict[str, Any] = {"hardware": name, "devices": devices, "hours": None, "relative_speed": 1.0}
-        changed["price_per_hour"] = None
+        changed: dict[str, Any] = dict.fromkeys((*BUDGET_LIMITS, *SIZES, "price_per_hour"))
+        changed |= {"hardware": name, "devices": devices, "relative_speed": 1.0}
         machine = plan.recipe.machine.model_copy(update={"devices": None, "device": "auto"})
         other = plan.recipe.model_copy(update={"budget": budget.model_copy(update=changed), "machine": machine})
         row = _try(DEVICES[name].label or name, other, None, None)
@@ -112,7 +122,7 @@ def _row(name: str, plan: Plan) -> Alternative:
     assert plan.memory is not None
     assert plan.recipe.train is not None
     budget, hours = plan.recipe.budget, plan.seconds / SECONDS_PER_HOUR
-    cost = run_cost(hours, budget.hardware, budget.devices, load_prices(), budget.price_per_hour)
+    cost = budget_cost(hours, budget)
     tokens = require_derived(plan.recipe.train.tokens, "train.tokens")
     return Alternative(
         name, budget.hardware, budget.devices, plan.parameters.total, tokens, hours, cost.total, plan.memory.total

@@ -42,10 +42,9 @@ def format_plan(summary: dict[str, Any]) -> str:
         ("compute", format_flops(summary["total_flops"])),
         ("time", describe_time(summary)),
     ]  # fmt: skip
-    if loss := summary.get("predicted_loss"):
-        rows.append(("predicted loss", f"{loss['loss']:.3f} bits per byte of validation text, 90% interval {loss['low']:.3f} to "
-                                       f"{loss['high']:.3f}, from a ladder of {loss['rungs']} models"))  # fmt: skip
-    rows += _scaling_rows(summary.get("scaling"), has_ladder=bool(summary.get("predicted_loss")))
+    if warning := summary.get("checkpoint_warning"):
+        rows.append(("checkpoints", warning))
+    rows += _scaling_rows(summary)
     rows += _simulation_rows(summary.get("simulation"))
     rows += _cost_rows(summary)
     return _align([*rows, *finetuning])
@@ -124,15 +123,28 @@ def format_energy(kwh: float) -> str:
     return f"{kwh / 1e3:,.3g} MWh" if kwh >= 1e3 else f"{kwh:.3g} kWh" if kwh >= 0.1 else f"{1e3 * kwh:.2g} Wh"
 
 
-def _scaling_rows(scaling: dict[str, Any] | None, has_ladder: bool) -> list[tuple[str, str]]:
-    """Expected loss, the optimum of the compute, and what twice as much would buy."""
-    if scaling is None:
-        return []
+def describe_loss(summary: dict[str, Any]) -> str | None:
+    """The loss to expect: by the ladder of the recipe, else by the law of its size; None where no law holds."""
+    if ladder := summary.get("predicted_loss"):
+        return (
+            f"{ladder['loss']:.3f} bits per byte of validation text, 90% interval {ladder['low']:.3f} to "
+            f"{ladder['high']:.3f}, from a ladder of {ladder['rungs']} models"
+        )
+    if (scaling := summary.get("scaling")) is None:
+        return None
+    loss = scaling["bits_per_byte"]
+    return f"{loss['loss']:.2f} bits per byte of English, {loss['low']:.2f} to {loss['high']:.2f}"
+
+
+def _scaling_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Loss to expect, the optimum of the compute, and what twice as much would buy."""
     rows = []
-    if not has_ladder:
-        loss = scaling["bits_per_byte"]
-        text = f"{loss['loss']:.2f} bits per byte of English, {loss['low']:.2f} to {loss['high']:.2f}"
-        rows.append(("expected loss", f"{text}; groundup ladder predicts that of your text"))
+    if loss := describe_loss(summary):
+        is_ladder = bool(summary.get("predicted_loss"))
+        advice = "" if is_ladder else "; groundup ladder predicts that of your text"
+        rows.append(("predicted loss" if is_ladder else "expected loss", loss + advice))
+    if (scaling := summary.get("scaling")) is None:
+        return rows
     curve = scaling["isoflop"]
     parameters, tokens, loss = curve["minimum"]
     if curve["penalty"] > 1.1:

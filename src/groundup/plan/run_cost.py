@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from groundup.artifacts.errors import UserError
 from groundup.plan.hardware import DEVICES, device_spec
+from groundup.recipe.recipe import BudgetConfig
 
 BUILT_IN_PRICES = Path(__file__).with_name("prices.toml")
 DATA_CENTRE_KINDS = ("gpu", "tpu")
@@ -117,3 +118,8 @@ def run_cost(
         source=source, energy_kwh=kwh, co2_kg=kwh * electricity["grams_co2_per_kwh"] / 1000, energy_cost=energy_cost,
         is_owned=is_owned,
     )  # fmt: skip
+
+
+def budget_cost(hours: float, budget: BudgetConfig) -> RunCost:
+    """Cost of `hours` on the devices of a budget, at its price or the prices that it names."""
+    return run_cost(hours, budget.hardware, budget.devices, load_prices(budget.prices), budget.price_per_hour)

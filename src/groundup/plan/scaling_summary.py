@@ -18,6 +18,8 @@ RULES = {
     "formula of the loss (Chinchilla 3)": compute_optimal.chinchilla_parametric_loss,
 }
 """Rules for N and D of a compute."""
+MILESTONES = (0.1, 0.25, 0.5, 1.0)
+"""Fractions of the training at which the loss can be compared with its prediction."""
 
 
 def is_next_token(plan: Plan) -> bool:
@@ -44,12 +46,15 @@ def summarize_scaling(plan: Plan, ladder: LossLaw | None = None) -> dict[str, An
     compute = 6 * plan.parameters.active * total
     outside = plan.parameters.total - plan.parameters.embedding - plan.parameters.head
     expected = expected_loss(size, total, plan.data_tokens)
+    loss = expected if law is SMALL_LAW else predict_published_loss(size, tokens, laws=laws)
     nats = expected["loss"] * math.log(2) * WEB_BYTES_PER_TOKEN
     smaller, more = overtrained_size(compute, total, law)
     return {
         "law": law.name,
         "unit": law.unit,
-        "loss": predict_published_loss(size, tokens, laws=laws),
+        "is_published": law in PUBLISHED_LAWS,
+        "loss": loss,
+        "milestones": [(part, law.loss(size, part * tokens)) for part in MILESTONES],
         "bits_per_byte": expected,
         "effective_parameters": size,
         "effective_tokens": tokens,

@@ -15,7 +15,7 @@ from groundup.plan.finetune_defaults import (
 from groundup.plan.hardware import device_spec
 from groundup.plan.parameter_count import TEXT_PAIRS, count_parameters
 from groundup.plan.training_knobs import require_derived
-from groundup.plan.training_speed import TrainingSpeed, without_logits
+from groundup.plan.training_speed import TrainingSpeed, is_cpu, without_logits
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.recipe import BudgetConfig
 
@@ -64,7 +64,7 @@ def estimate_stage_seconds(
         finetuning_seconds: of the training on conversations; None: estimated from their bytes.
     """
     recipe = plan.recipe
-    if plan.parameters is None or not recipe.budget.hardware.startswith("cpu"):
+    if plan.parameters is None or not is_cpu(device_spec(recipe.budget.hardware)):
         return None
     if (recipe.data and text_bytes is None) or (recipe.finetune and conversation_bytes is None):
         return None

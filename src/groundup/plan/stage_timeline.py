@@ -3,6 +3,7 @@
 from groundup.plan.derive import Plan, resolved_model_config
 from groundup.plan.hardware import device_spec
 from groundup.plan.parameter_count import training_flops_per_token
+from groundup.plan.run_time import DISK_BANDWIDTH
 from groundup.plan.stage_time import BYTES_PER_TOKEN, DATA_SECONDS_PER_MEGABYTE, TOKENIZER_SECONDS_PER_MEGABYTE
 
 CORES_PER_DEVICE = 16
@@ -15,7 +16,6 @@ FORWARD_FRACTION = 1 / 3
 """Operations of a forward pass, of those of a training step."""
 QUANTIZE_SECONDS_PER_PARAMETER = 1.5e-7
 """GPTQ of 7 billion weights in a quarter of an hour on one data-centre GPU (assumed from public reports)."""
-DISK_BANDWIDTH = 1e9
 EPOCHS_OF_CONVERSATIONS = 3.0
 
 

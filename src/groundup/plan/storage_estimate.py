@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from groundup.plan.derive import Plan, resolved_model_config
+from groundup.plan.run_time import STATE_BYTES
 from groundup.plan.stage_time import BYTES_PER_TOKEN
 from groundup.plan.training_knobs import require_derived
 from groundup.recipe.output_config import DEFAULT_BITS
 
-CHECKPOINT_BYTES_PER_PARAMETER = 12
-"""float32 weights and the two moments of AdamW, as train/checkpoints.py writes them."""
 WEIGHT_BYTES = 4
 """Of a finished model: float32."""
 SMALL_VOCABULARY = 1 << 16
@@ -54,5 +53,5 @@ def estimate_storage(plan: Plan, text_bytes: float | None = None) -> StorageEsti
     models = weights * (1 + sum(stage is not None for stage in stages))
     if recipe.quantize is not None:
         models += weights * (recipe.quantize.bits or DEFAULT_BITS) / 32
-    checkpoints = kept * CHECKPOINT_BYTES_PER_PARAMETER * plan.parameters.total
+    checkpoints = kept * STATE_BYTES * plan.parameters.total
     return StorageEstimate(text, text if recipe.data else 0.0, tokens * id_bytes, checkpoints, models)

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
-from groundup.plan.plan_table import format_flops
+from groundup.plan.plan_table import describe_loss, format_flops
 from groundup.report import formatting
 from groundup.report.elements import Cell
 from groundup.report.sections.cover_page import describe_model
@@ -54,7 +54,7 @@ def _cover(plan: dict[str, Any]) -> dict[str, Any]:
     from groundup.report.blueprint.design_sections import goal_phrase
 
     model, train, budget, facts = plan["model"], plan["train"], plan["budget"], plan["blueprint"]
-    cost, loss = facts["cost"], facts["loss"]
+    cost = facts["cost"]
     description = describe_model(model)
     numbers = [
         (formatting.short_count(plan["parameters"]["total"]), "parameters"),
@@ -81,7 +81,7 @@ def _cover(plan: dict[str, Any]) -> dict[str, Any]:
             f"{cost['currency']}; {formatting.three_digits(cost['energy_kwh'])} kWh, "
             f"{formatting.three_digits(cost['co2_kg'])} kg of CO₂",
         ),
-        ("Loss", f"{loss['loss']:.2f} bits per byte of English text, {loss['low']:.2f} to {loss['high']:.2f}"),
+        *([("Loss", loss)] if (loss := describe_loss(plan)) else []),
         ("Text", f"{formatting.count(missing)} tokens are missing" if missing else "enough"),
     ]
     return {

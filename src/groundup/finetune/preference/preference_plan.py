@@ -12,6 +12,7 @@ from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
 from groundup.plan.layout_search import MEMORY_FRACTION
+from groundup.plan.memory_estimate import device_kind
 from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.preference_defaults import number_of_evals, preference_defaults
@@ -94,7 +95,7 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     steps = max(1, math.ceil(knobs["epochs"] * count / rows))
     device = device_spec(recipe.budget.hardware)
     tuning = section.model_copy(update={"lora_rank": knobs["lora_rank"]})
-    kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
+    kind = device_kind(recipe.budget.hardware)
     layout = tuning_layout(recipe.machine.layout, planned_devices(recipe))
     device_rows = math.ceil(rows / layout.num_devices)
     answers = len(lengths[0]) * max(1, min(device_rows, DEFAULT_TOKENS[kind] // (len(lengths[0]) * longest)))

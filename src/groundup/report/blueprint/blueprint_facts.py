@@ -3,25 +3,24 @@
 from dataclasses import asdict
 from typing import Any
 
+from groundup.artifacts.errors import UserError
 from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment
 from groundup.plan.derive import MAX_EPOCHS, SECONDS_PER_HOUR, Plan, require_derived, resolved_model_config
-from groundup.plan.expected_loss import SMALL_LAW, expected_loss, is_published_range
-from groundup.plan.hardware import device_spec
-from groundup.plan.layout_search import MEMORY_FRACTION
-from groundup.plan.loss_law import REPLICATION, effective_tokens, predict_published_loss
+from groundup.plan.hardware import DeviceSpec, device_spec
+from groundup.plan.layout_search import MEMORY_FRACTION, search_layouts
+from groundup.plan.loss_law import effective_tokens
 from groundup.plan.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
 from groundup.plan.restart_estimate import estimate_restarts
-from groundup.plan.run_cost import load_prices, run_cost
-from groundup.plan.scaling_plan import isoflop_curve, other_budgets
+from groundup.plan.run_cost import budget_cost, load_prices
+from groundup.plan.run_time import time_range
 from groundup.plan.stage_time import BYTES_PER_TOKEN, estimate_stage_seconds
 from groundup.plan.stage_timeline import accelerator_stage_seconds
 from groundup.plan.storage_estimate import estimate_storage
+from groundup.plan.training_speed import is_cpu
 from groundup.recipe import ModelConfig, Recipe
 
-TIME_RANGE = (0.8, 1.4)
-"""Measured time of a training over the planned one, within which nearly all lie: below, and above without the restarts."""
-MILESTONES = (0.1, 0.25, 0.5, 1.0)
-"""Fractions of the training at which the loss is compared with its prediction."""
+MAX_LAYOUTS = 4
+"""Other layouts that are shown beside that of the plan."""
 SERVING_DEVICES = ("rtx-4090", "h100")
 """Beside the device of the plan."""
 
@@ -44,7 +43,7 @@ def blueprint_facts(
     train, budget, config = plan.recipe.train, plan.recipe.budget, resolved_model_config(plan.recipe)
     assert train is not None
     assert plan.parameters is not None
-    tokens, size = require_derived(train.tokens, "train.tokens"), plan.parameters.active
+    device, tokens = device_spec(budget.hardware), require_derived(train.tokens, "train.tokens")
     known = [source["bytes"] for source in sources]
     text_bytes = sum(known) if known and None not in known else None
     available = plan.data_tokens
@@ -52,32 +51,25 @@ def blueprint_facts(
     stages = stage_seconds or _stage_seconds(plan, read_bytes, conversation_bytes)
     restarts = estimate_restarts(plan)
     hours = sum(stages.values()) / SECONDS_PER_HOUR
-    prices = load_prices()
-    cost = run_cost(hours, budget.hardware, budget.devices, prices, budget.price_per_hour)
-    low, high = TIME_RANGE[0], TIME_RANGE[1] * (1 + restarts.overhead)
-    effective = effective_tokens(tokens, available) if available else tokens
-    law = REPLICATION if is_published_range(size, tokens) else SMALL_LAW
-    on_curve = predict_published_loss(size, tokens) if law is REPLICATION else expected_loss(size, tokens)
+    cost, prices_date = budget_cost(hours, budget), load_prices(budget.prices)["date"].isoformat()
+    low, high, range_source = time_range(device)
     return {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "sources": sources,
         "tokens_missing": unique_tokens_missing(tokens, available, MAX_EPOCHS),
-        "effective_tokens": effective,
+        "effective_tokens": effective_tokens(tokens, available) if available else tokens,
         "max_epochs": MAX_EPOCHS,
         "storage": (storage := asdict(estimate_storage(plan, text_bytes))) | {"total": sum(storage.values())},
-        "loss": expected_loss(size, effective),
-        "milestones": [(part, law.loss(size, part * effective)) for part in MILESTONES],
-        "law": law.name,
-        "is_published_law": law is REPLICATION,
-        "isoflop": asdict(isoflop_curve(size, tokens, law)) | {"interval": (on_curve["low"], on_curve["high"])},
-        "budgets": [asdict(step) for step in other_budgets(size, tokens, law)],
-        "device": asdict(device_spec(budget.hardware)) | {"usable": MEMORY_FRACTION},
+        "device": asdict(device) | {"usable": MEMORY_FRACTION},
+        "layouts": _layouts(plan, config, device),
         "stages": stages,
-        "stages_measured": budget.hardware.startswith("cpu"),
+        "stages_measured": is_cpu(device),
         "restarts": asdict(restarts),
         "hours": hours,
-        "cost": asdict(cost) | {"low": cost.total * low, "high": cost.total * high, "date": prices["date"].isoformat()},
+        "cost": asdict(cost) | {"low": cost.total * low, "high": cost.total * high, "date": prices_date},
         "hours_range": (hours * low, hours * high),
+        "time_range": (low, high),
+        "time_range_source": range_source,
         "alternatives": [asdict(row) for row in budget_alternatives(recipe, plan, available, base_config)],
         "hardware": [asdict(row) for row in hardware_alternatives(plan)],
         "deployments": _deployments(config, plan),
@@ -93,10 +85,43 @@ def _stage_seconds(plan: Plan, text_bytes: float, conversation_bytes: float | No
     return {name: seconds for name, seconds in measured.items() if name != "finetune" or conversation_bytes is not None}
 
 
+def _layouts(plan: Plan, config: ModelConfig, device: DeviceSpec) -> dict[str, Any] | None:
+    """The fastest layouts of the plan's devices beside its own; None for one device, or if the search finds none."""
+    train = plan.recipe.train
+    assert train is not None
+    assert plan.memory is not None
+    if plan.layout.num_devices == 1:
+        return None
+    try:
+        search = search_layouts(config, train, device, plan.layout.num_devices)
+    except UserError:
+        return None
+    best = search.best.seconds
+    own = plan.run_time.steps / require_derived(train.steps, "train.steps") * plan.recipe.budget.relative_speed
+    return {
+        "fitting": len(search.candidates),
+        "tried": search.tried,
+        "own_seconds": own,
+        "own_ratio": own / best,
+        "knobs": search.best.knobs(),
+        "rows": [
+            {
+                "layout": each.describe(),
+                "micro_batch": each.micro_batch,
+                "checkpointing": each.activation_checkpointing,
+                "seconds": each.seconds,
+                "memory_bytes": each.memory.total,
+                "lost": each.lost or "the fastest",
+            }
+            for each in search.candidates[:MAX_LAYOUTS]
+        ],
+    }
+
+
 def _deployments(config: ModelConfig, plan: Plan) -> list[dict[str, Any]]:
     """Each format on each serving device."""
     assert plan.parameters is not None
-    listed = load_prices()["per_hour"]
+    listed = load_prices(plan.recipe.budget.prices)["per_hour"]
     rows = []
     for name in dict.fromkeys((plan.recipe.budget.hardware, *SERVING_DEVICES)):
         device = device_spec(name)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from groundup.plan.expected_loss import SMALL_LAW_MARGIN, is_published_range
+from groundup.plan.loss_law import INTERVAL_MARGIN
 from groundup.recipe import build_model_config
 from groundup.report import formatting
 from groundup.report.blueprint.blueprint_plots import plot_isoflop
@@ -219,9 +221,11 @@ def tokenizer_section(plan: dict[str, Any]) -> dict[str, Any] | None:
     return section("Tokenizer", [key_values(rows)])
 
 
-def scaling_section(plan: dict[str, Any]) -> dict[str, Any]:
-    facts = plan["blueprint"]
-    curve, loss = facts["isoflop"], facts["loss"]
+def scaling_section(plan: dict[str, Any]) -> dict[str, Any] | None:
+    if (scaling := plan.get("scaling")) is None:
+        return None
+    curve, loss = scaling["isoflop"], scaling["bits_per_byte"]
+    interval = (scaling["loss"]["low"], scaling["loss"]["high"])
     ratio, penalty = plan["tokens_per_parameter"], curve["penalty"]
     side = (
         "smaller and trained longer, which makes it cheaper to use"
@@ -242,7 +246,7 @@ def scaling_section(plan: dict[str, Any]) -> dict[str, Any]:
             f"{step['loss']:.3f}",
             f"{step['change']:+.3f}",
         )
-        for step in facts["budgets"]
+        for step in scaling["other_budgets"]
     ]
     ladder = plan.get("predicted_loss")
     own: list[Element] = []
@@ -267,16 +271,10 @@ def scaling_section(plan: dict[str, Any]) -> dict[str, Any]:
             figure(
                 "isoflop",
                 plot_isoflop(
-                    curve["parameters"],
-                    curve["losses"],
-                    curve["chosen"],
-                    curve["minimum"],
-                    curve["unit"],
-                    curve["interval"],
+                    curve["parameters"], curve["losses"], curve["chosen"], curve["minimum"], curve["unit"], interval
                 ),
                 f"Models of the same compute ({curve['compute']:.2g} operations) by the law of "
-                f"{facts['law']}. The bar is the interval"
-                + (" of three published laws, and 8% beyond." if facts["is_published_law"] else ": 20% either way."),
+                f"{scaling['law']}." + _interval_words(scaling),
                 f"A curve with its lowest loss at {formatting.short_count(curve['minimum'][0])} parameters; the plan is at "
                 f"{formatting.short_count(curve['chosen'][0])} with {curve['chosen'][2]:.2f} {curve['unit']}.",
             ),
@@ -285,7 +283,7 @@ def scaling_section(plan: dict[str, Any]) -> dict[str, Any]:
                 strong(f"{loss['loss']:.2f} bits per byte"),
                 f" of held-out English text, interval {loss['low']:.2f} to {loss['high']:.2f}. ",
                 "The published laws are of web text and models from 44 million parameters up. "
-                if facts["is_published_law"]
+                if is_published_range(scaling["effective_parameters"], plan["train"]["tokens"])
                 else "Published laws begin at 44 million parameters; this one was fitted to smaller trainings of this program. ",
                 "Compare plans with it; the loss on this text, a ladder of small models tells (",
                 code("groundup ladder"),
@@ -300,8 +298,19 @@ def scaling_section(plan: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _interval_words(scaling: dict[str, Any]) -> str:
+    """What the bar of the figure shows; nothing for a law without one, that of a ladder."""
+    if scaling["loss"]["low"] == scaling["loss"]["high"]:
+        return ""
+    return (
+        f" The bar is the interval of three published laws, and {100 * INTERVAL_MARGIN:.0f}% beyond."
+        if scaling["is_published"]
+        else f" The bar is the interval: {100 * SMALL_LAW_MARGIN:.0f}% either way."
+    )
+
+
 def training_section(plan: dict[str, Any]) -> dict[str, Any]:
-    train, facts = plan["train"], plan["blueprint"]
+    train, scaling = plan["train"], plan.get("scaling")
     optimizer = (
         f"Muon, learning rate {train['muon_learning_rate']:g}, for the matrices of blocks; AdamW for the rest"
         if train["optimizer"] == "muon"
@@ -333,7 +342,7 @@ def training_section(plan: dict[str, Any]) -> dict[str, Any]:
             formatting.count(part * train["tokens"]),
             f"{loss:.2f}",
         )
-        for part, loss in facts["milestones"]
+        for part, loss in (scaling["milestones"] if scaling else ())
     ]
     return section(
         "Training",
@@ -342,9 +351,11 @@ def training_section(plan: dict[str, Any]) -> dict[str, Any]:
             table(
                 ("done", "step", "tokens", "loss"),
                 milestones,
-                f"Milestones: the loss, in {facts['isoflop']['unit']}, of a training that ends "
+                f"Milestones: the loss, in {scaling['unit']}, of a training that ends "
                 "there, by the law of section “Scaling”. On the way losses are up "
                 "to a tenth higher, until the learning rate has fallen.",
-            ),
+            )
+            if scaling
+            else None,
         ],
     )

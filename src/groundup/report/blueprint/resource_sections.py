@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from groundup.plan.layout_search import AS_FAST
 from groundup.plan.plan_table import format_flops
 from groundup.report import formatting
 from groundup.report.blueprint.blueprint_plots import plot_memory, plot_ranges, plot_timeline
-from groundup.report.elements import Cell, code, figure, key_values, paragraph, section, strong, table
+from groundup.report.elements import Cell, Element, code, figure, key_values, paragraph, section, strong, table
 
 MEMORY_PARTS = {
     "weights": "weights",
@@ -78,8 +79,42 @@ def memory_section(plan: dict[str, Any]) -> dict[str, Any]:
             ),
             table(("part", "size", "share"), rows, "Memory of one device by part.", total=True),
             key_values(knobs),
+            *_layout_elements(plan["blueprint"]["layouts"]),
         ],
     )
+
+
+def _layout_elements(layouts: dict[str, Any] | None) -> list[Element]:
+    """The fastest layouts of the devices, and how far from them the plan is."""
+    if layouts is None:
+        return []
+    rows = [
+        (
+            row["layout"],
+            f"{row['micro_batch']}",
+            row["checkpointing"],
+            formatting.duration(row["seconds"]),
+            formatting.byte_size(row["memory_bytes"]),
+            row["lost"],
+        )
+        for row in layouts["rows"]
+    ]
+    ratio = layouts["own_ratio"]
+    words = "as fast as the fastest" if ratio < 1 + AS_FAST else f"{ratio:.2f} times the fastest"
+    spans: list[Any] = [f"The layout of the plan takes {formatting.duration(layouts['own_seconds'])} a step, {words}. "]
+    if ratio >= 1 + AS_FAST:
+        spans += [
+            "Knobs of the fastest: ",
+            code(" ".join(f"{name}={value}" for name, value in layouts["knobs"].items())),
+            ".",
+        ]
+    caption = f"The fastest of {layouts['fitting']:,} layouts that fit, of {layouts['tried']:,} tried."
+    headers = ("layout", "micro-batch", "checkpointing", "step", "memory", "why not")
+    return [paragraph(*spans), table(headers, rows, caption, align="lrlrrl")]
+
+
+def _times(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.2g} to {bounds[1]:.2g} times"
 
 
 def time_section(plan: dict[str, Any]) -> dict[str, Any]:
@@ -149,8 +184,7 @@ def cost_section(plan: dict[str, Any]) -> dict[str, Any]:
         ("Price", f"{cost['per_device_hour']:.3g} {currency} for one {budget['hardware']} and hour; {owned}"),
         (
             "Range",
-            "the measured time of trainings lies between 0.8 and 1.4 times the planned one, and restarts come on top; "
-            f"prices are of {cost['date']}",
+            f"{_times(facts['time_range'])} the expected: {facts['time_range_source']}; prices are of {cost['date']}",
         ),
         (
             "Energy",
@@ -219,7 +253,7 @@ def risk_section(plan: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             "training is slower than planned",
-            "up to 1.4 times",
+            f"up to {facts['time_range'][1]:.2g} times",
             "the first 100 steps show it: compare tokens per second with section “Timeline”",
         ),
     ]
@@ -227,16 +261,17 @@ def risk_section(plan: dict[str, Any]) -> dict[str, Any]:
         (
             "Checkpoint",
             f"{formatting.byte_size(restarts['checkpoint_bytes'])} over all devices, written in "
-            f"about {formatting.duration(restarts['checkpoint_seconds'])}",
+            f"about {formatting.duration(restarts['checkpoint_seconds'])} while training goes on",
         ),
         (
             "Interval",
-            f"{formatting.duration(restarts['interval_seconds'])} in the recipe; writing and lost work cost least at "
+            f"{formatting.duration(restarts['interval_seconds'])} in the recipe; checkpoints and lost work cost least at "
             f"{formatting.duration(restarts['best_interval_seconds'])} (machine.checkpoint_every_minutes)",
         ),
         (
             "Overhead",
-            f"{formatting.percent(restarts['overhead'], 1)} of the time, for checkpoints, lost work and restarts",
+            f"{formatting.percent(restarts['overhead'], 1)} of the time of the steps, for checkpoints, lost work and restarts; "
+            "part of the planned time",
         ),
     ]
     return section(
