@@ -30,9 +30,9 @@ FROZEN_CROSS_ENTROPY_CHUNK = 256
 """Tokens per chunk of logits, by kind of device, and where the head is frozen; see model/loss.py."""
 
 PROCESS_BYTES = {"cpu": 0.36e9, "cuda": 0.5e9}
-"""Python and its libraries, resident (measured: benchmarks/plan_accuracy.py); context and workspaces of CUDA (assumed)."""
+"""Python and its libraries, resident; context and workspaces of CUDA. Assumed: benchmarks/plan_memory.py measures the former."""
 ALLOCATOR_SLACK = 0.04
-"""Of the tensors of a step: holes in the heap of a CPU process, which keeps what it frees (measured, likewise)."""
+"""Of the tensors of a step: holes in the heap of a CPU process, which keeps what it frees (assumed, likewise)."""
 
 SINGLE_DEVICE, DEFAULT_TRAINING = LayoutConfig(), TrainConfig()
 
