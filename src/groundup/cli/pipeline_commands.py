@@ -70,7 +70,9 @@ def plan(
 
     loaded = load_recipe(recipe, sets or ())
     if calibrate:
-        loaded = _calibrate(loaded)
+        from groundup.cli.plan_calibration import calibrate_recipe
+
+        loaded = calibrate_recipe(loaded, _log)
     if layouts:
         _show_layouts(loaded, as_json=as_json)
         return
@@ -151,37 +153,6 @@ def _blueprint_facts(loaded: Any, derived: Any, machine: Any, stage_seconds: dic
     sizes = [estimate_file_bytes(spec, machine) for spec in (*tuning.conversations, *tuning.examples)] if tuning else []
     examples = None if None in sizes or not sizes else sum(size or 0.0 for size in sizes)
     return blueprint_facts(loaded, derived, sources, stage_seconds, conversation_bytes=examples)
-
-
-def _calibrate(recipe: Any) -> Any:
-    """The recipe with the speed of this machine, measured; the knob is logged."""
-    from groundup.interop import resolve_device
-    from groundup.plan.derive import resolved_model_config
-    from groundup.plan.hardware import device_spec
-    from groundup.stage_runs import derive_recipe
-    from groundup.train.calibration import calibrate_speed
-
-    planned = derive_recipe(recipe)
-    if planned.recipe.train is None:
-        raise UserError("--calibrate: the recipe has no [train] table", hint="add one, or leave --calibrate out")
-    kind = device_spec(recipe.budget.hardware).kind
-    device = "cpu" if kind == "cpu" else "mps" if kind == "apple" else "cuda"
-    try:
-        resolve_device(device)
-    except UserError as error:
-        raise UserError(
-            f"--calibrate: budget.hardware = {recipe.budget.hardware} is not this machine's: {error.message}",
-            hint="calibrate on the machine that trains, or set budget.hardware=this-machine",
-        ) from None
-    _log("measuring training steps: half a minute")
-    config = resolved_model_config(planned.recipe)
-    found = calibrate_speed(recipe.budget.hardware, config, planned.recipe.train, device)
-    _log(
-        f"a step takes {found.measured:.3g} s here, planned on {recipe.budget.hardware}: {found.planned:.3g} s; the plan takes "
-        f"budget.relative_speed = {found.relative_speed:.3g}: set it in the recipe to keep it"
-    )
-    budget = recipe.budget.model_copy(update={"relative_speed": found.relative_speed})
-    return recipe.model_copy(update={"budget": budget})
 
 
 def _show_layouts(recipe: Any, *, as_json: bool) -> None:
