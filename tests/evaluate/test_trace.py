@@ -128,6 +128,19 @@ def tracer(tokenizer: Tokenizer, tmp_path_factory) -> RunTracer:
     return RunTracer(SuffixArray.open(shard, folder / "index"), tokenizer, TrainingDocuments(shard, tokenizer, None))
 
 
+def test_index_follows_documents_in_another_order(tmp_path):
+    """The sidecars of both shards are equal."""
+    texts = [[1, 2, 3, 0], [4, 5, 6, 0]]
+    for documents in (texts, texts[::-1]):
+        with ShardWriter(tmp_path, "train", vocab_size=10, tokenizer="t", end_of_text=0) as writer:
+            writer.append(np.concatenate(documents), [4, 4], ["a", "a"], [1, 1])
+            writer.commit(1)
+            writer.finish()
+        index = SuffixArray.open(TokenShard(tmp_path / "train"), tmp_path / "index")
+        assert index.positions([4, 5]) == [sum(documents, []).index(4)]
+        (tmp_path / "train.json").unlink()
+
+
 def test_spans_are_the_longest_and_end_with_words(tracer):
     text = "He wrote it was the best of times and the wintergreen of despair, said the old man. The end"
     trace = tracer.trace(text, min_words=4)

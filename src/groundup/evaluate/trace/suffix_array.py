@@ -8,7 +8,7 @@ Long shards are cut into parts, each with an array of its own, so that memory is
 where documents end: no span is lost. Suffixes are sorted by libdivsufsort (Mori 2008), which sorts bytes: a token is a
 big-endian number of one to three bytes, of which every first byte is a position.
 
-    suffix-array.json   the parts, and the SHA-256 of the shard's sidecar; written last
+    suffix-array.json   the parts, and a hash of the shard; written last
     00000.sa            positions in the first part, from its beginning, little-endian int32
 """
 
@@ -36,6 +36,8 @@ MAX_BYTES = (1 << 31) - 1
 """Of the text of one part: libdivsufsort's positions are 32-bit."""
 CHUNK = 1 << 22
 """Tokens converted at a time."""
+HASHED_TOKENS = 4_096
+"""Of a shard, by which an index knows it."""
 
 Ids = NDArray[np.integer] | Sequence[int]
 
@@ -77,7 +79,7 @@ class SuffixArray:
 
         Raises UserError for a memory in which not even a small part can be sorted.
         """
-        identity = {"version": VERSION, "shard": hashlib.sha256(shard.sidecar).hexdigest()}
+        identity = {"version": VERSION, "shard": _shard_hash(shard)}
         path = folder / INDEX_FILE
         known = json.loads(path.read_bytes()) if path.is_file() else {}
         if {key: known.get(key) for key in identity} != identity:
@@ -148,6 +150,16 @@ def bytes_to_sort(vocab_size: int) -> int:
 
 def _token_width(size: int) -> int:
     return 1 if size <= 1 << 8 else 2 if size <= 1 << 16 else 3 if size <= 1 << 24 else 4
+
+
+def _shard_hash(shard: TokenShard) -> str:
+    """Of the sidecar, the lengths of the documents, and evenly spaced tokens: the sidecar alone has only counts, which are the
+    same for documents in another order.
+    """
+    found = hashlib.sha256(shard.sidecar)
+    found.update(np.ascontiguousarray(shard.document_lengths).tobytes())
+    found.update(np.ascontiguousarray(shard.tokens[:: max(1, shard.num_tokens // HASHED_TOKENS)]).tobytes())
+    return found.hexdigest()
 
 
 def _plan_parts(shard: TokenShard, memory: int) -> list[tuple[int, int]]:
