@@ -12,6 +12,7 @@ import importlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
@@ -236,12 +237,27 @@ def check_task_names(names: Sequence[str]) -> None:
         )
 
 
-@lru_cache(maxsize=2)
+def check_datasets(names: Sequence[str], folder: Path, num_fewshot: int | None) -> None:
+    """Raises UserError for a task whose dataset is not in `folder`, or that cannot be run as asked."""
+    with local_datasets(folder, lambda note: None), sandboxed_metrics():
+        harness_tasks(num_fewshot).load(list(names))
+
+
 def harness_tasks(num_fewshot: int | None) -> Any:
     """The harness's tasks, each checked when it is loaded. Raises UserError for what cannot be run as asked."""
+    tasks = copy(_task_index())
+    tasks.num_fewshot = num_fewshot
+    return tasks
+
+
+@lru_cache(maxsize=1)
+def _task_index() -> Any:
+    """Read once in a process: the harness has 14,000 files of tasks, which take half a minute."""
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     class CheckedTasks(TaskManager):
+        num_fewshot: int | None = None
+
         def load(self, *args: Any, **options: Any) -> Any:
             try:
                 loaded = super().load(*args, **options)
@@ -253,7 +269,7 @@ def harness_tasks(num_fewshot: int | None) -> Any:
                         f"{name}: runs programs that the model writes outside of the sandbox",
                         hint=f"tasks with programs that run in it: {', '.join(SANDBOXED_TASKS)}",
                     )
-                _check_examples(name, task, num_fewshot)
+                _check_examples(name, task, self.num_fewshot)
             return loaded
 
     return CheckedTasks()

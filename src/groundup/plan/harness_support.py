@@ -28,7 +28,7 @@ SPLITTING = ("tensor", "pipeline", "context", "expert")
 
 
 def check_harness(recipe: Recipe, knob: str, config: HarnessConfig) -> None:
-    """Raises UserError for an architecture, a task or a folder that cannot be, ModuleNotFoundError without lm_eval."""
+    """Raises UserError for an architecture, a task, a folder or a dataset that cannot be, ModuleNotFoundError without lm_eval."""
     if (architecture := resolved_model_config(recipe).architecture) != "decoder":
         raise UserError(
             f"{knob} with model.architecture = {architecture}: tasks are scored by the likelihood of a text, which only a "
@@ -39,4 +39,7 @@ def check_harness(recipe: Recipe, knob: str, config: HarnessConfig) -> None:
         raise UserError(f"machine.harness_datasets = {folder}: no such folder", hint="a folder PATH/NAME/SPLIT")
     if find_spec("lm_eval") is None:
         raise ModuleNotFoundError(f"{knob} needs lm_eval", name="lm_eval")
-    importlib.import_module("groundup.evaluate.lm_eval_adapter").check_task_names(config.tasks)
+    adapter = importlib.import_module("groundup.evaluate.lm_eval_adapter")
+    adapter.check_task_names(config.tasks)
+    if folder is not None:
+        adapter.check_datasets(config.tasks, Path(folder), config.num_fewshot)
