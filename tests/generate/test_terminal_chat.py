@@ -157,6 +157,14 @@ def test_lines_that_continue(monkeypatch):
     assert "user\nlast\\<|im_end|>" in model.prompts[1]
 
 
+def test_an_answer_is_traced(monkeypatch, capsys):
+    model = Scripted(monkeypatch, "Yes.")
+    assert run_chat(model, "/trace\none\n/trace\n", trace=lambda text: [f"found {text}"]) == "Yes.\nfound Yes.\n"
+    assert "/trace: there is no answer" in capsys.readouterr().err
+    run_chat(model, "one\n/trace\n")
+    assert "/trace: only a run folder" in capsys.readouterr().err
+
+
 def test_unknown_commands_are_refused_and_slashes_in_messages_are_not(monkeypatch, capsys):
     model = Scripted(monkeypatch, "Yes.")
     assert run_chat(model, "/rest\n/retry now\n/usr/bin is a folder\n//quit\n") == "Yes.\n" * 2

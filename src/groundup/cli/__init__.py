@@ -14,6 +14,7 @@
     trace_command.py       trace
     model_commands.py      embed, export
     evaluate_command.py    evaluate
+    measure_input.py       its language measures, and texts with labels
     chat_command.py        chat
     serve_command.py       serve
     quantize_command.py    quantize

@@ -9,7 +9,8 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.harness_metrics import metric_rows
-from groundup.artifacts.progress import Progress
+from groundup.artifacts.progress import PROGRESS_KINDS
+from groundup.cli.measure_input import labelled_texts, measure_lines, measure_model
 from groundup.cli.model_check import open_for_text
 from groundup.cli.options import AdapterOption, DeviceOption, DtypeOption, JsonOption, ModelArgument, VerifyOption
 from groundup.cli.text_input import read_text
@@ -28,6 +29,19 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Texts to write by beam search: JSON lines of source, target; scored by BLEU, chrF and ROUGE-L."
+        ),
+    ] = None,
+    language_measures: Annotated[
+        bool,
+        typer.Option(
+            "--language-measures",
+            help="Calibration, repetition, memorization, needle in context, languages: on --text, or a run's held-out text.",
+        ),
+    ] = False,
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts whose labels a linear classifier reads off their embeddings: JSON lines or CSV of text, label."
         ),
     ] = None,
     tasks: Annotated[
@@ -73,19 +87,25 @@ def evaluate(
 
     Example: groundup evaluate runs/translator --pairs held-out.jsonl
 
+    Example: groundup evaluate runs/quickstart --language-measures
+
+    Example: groundup evaluate runs/encoder --probe labelled.jsonl
+
     Example: groundup evaluate models/smollm2 --tasks hellaswag,arc_easy --limit 200
     """
     from groundup.evaluate import run_task, score_text, task_of_file
     from groundup.evaluate.core_tasks import score_core
+    from groundup.evaluate.language_measures.linear_probe import probe_labels
     from groundup.evaluate.masked_lm import score_masked_text
     from groundup.evaluate.sequence_scores import read_pairs, score_pairs
     from groundup.generate.generation import require_generative
     from groundup.model import Decoder
     from groundup.model.serialization import weight_dtype
 
-    if text is task is tasks is pairs is core is None:
+    if text is task is tasks is pairs is core is probe is None and not language_measures:
         raise UserError(
-            "nothing to evaluate on", hint="--text FILE, --task FILE, --pairs FILE, --core DIR, or --tasks NAME,..."
+            "nothing to evaluate on",
+            hint="--text FILE, --task FILE, --pairs FILE, --probe FILE, --core DIR, --language-measures, or --tasks NAME,...",
         )
     if apply_chat_template and task is None and tasks is None:
         raise UserError("--apply-chat-template without questions", hint="a text is scored as it is")
@@ -98,9 +118,11 @@ def evaluate(
         raise UserError("--datasets, --num-fewshot, --limit and --cache are for --tasks", hint="--tasks NAME,...")
     content = None if text is None else read_text(text)
     examples = None if pairs is None else read_pairs(pairs)
+    labelled = None if probe is None else labelled_texts(probe)
     questions = (
         None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
     )
+    progress = PROGRESS_KINDS["auto"]()
     network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
     score: dict[str, Any] = {"dtype": weight_dtype(network)}
     is_decoder = isinstance(network, Decoder)
@@ -108,26 +130,31 @@ def evaluate(
         score |= (
             score_text(network, tokenizer, content) if is_decoder else score_masked_text(network, tokenizer, content)
         )
-    if not is_decoder and (questions or tasks or core):
+    if not is_decoder and (questions or tasks or core or language_measures):
         raise UserError(
             f"{model}: tasks are scored by the likelihood of a text, which only a decoder defines",
             hint="an encoder or encoder-decoder is scored by masked tokens: --text FILE",
         )
     if examples is not None:
-        score |= _flat(score_pairs(require_generative(network), tokenizer, examples, Progress()))
+        score |= _flat(score_pairs(require_generative(network), tokenizer, examples, progress))
+    extra: dict[str, Any] = {}
+    if language_measures:
+        extra["language_measures"] = measure_model(model, network, tokenizer, text, progress)
+    if labelled is not None:
+        extra["probe"] = probe_labels(network, tokenizer, labelled)
     result = None if questions is None else run_task(questions, network, tokenizer)
-    bundle = {} if core is None else score_core(network, tokenizer, core, Progress(), limit)
+    bundle = {} if core is None else score_core(network, tokenizer, core, progress, limit)
     harness: dict[str, dict[str, Any]] = {}
     if tasks is not None:
         from groundup.evaluate.lm_eval_adapter import run_harness
 
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         harness = run_harness(
-            network, tokenizer, names, Progress(), datasets_folder=datasets, num_fewshot=num_fewshot, limit=limit,
+            network, tokenizer, names, progress, datasets_folder=datasets, num_fewshot=num_fewshot, limit=limit,
             apply_chat_template=apply_chat_template, cache=cache,
         )  # fmt: skip
     if as_json:
-        print(json.dumps(score | (result or {}) | bundle | ({"tasks": harness} if harness else {}), indent=1))
+        print(json.dumps(score | extra | (result or {}) | bundle | ({"tasks": harness} if harness else {}), indent=1))
         return
     for key, value in score.items():
         if value is None:
@@ -138,6 +165,8 @@ def evaluate(
             f"{key:<16} "
             + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value)
         )
+    for line in measure_lines(extra):
+        print(line)
     if result is not None:
         chance = "" if result["chance"] is None else f", chance {result['chance']:.1%}"
         for name, interval in (("accuracy", "interval"), ("accuracy_norm", "interval_norm")):

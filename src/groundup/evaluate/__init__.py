@@ -22,6 +22,7 @@
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
     retrieval.py             whether an encoder finds the other half of a passage, beside TF-IDF
     sequence_scores.py       BLEU, chrF and ROUGE of written texts
+    language_measures/       calibration, repetition, memorization, needle in context, linear probe
     comparison/              models side by side, paired by item
     trace/                   where a text stands in the training data, by suffix arrays
     stage.py                 05-scores

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.evaluate.intervals import ratio_interval
 from groundup.model import Decoder
 from groundup.tokenizer import Tokenizer, TokenShard
 
@@ -90,10 +92,16 @@ class DocumentScores:
 
     def by_source(self) -> dict[str, "DocumentScores"]:
         """The scores of each source, in alphabetical order."""
+        return self.by_group(self.sources)
+
+    def by_group(self, groups: Sequence[str]) -> dict[str, "DocumentScores"]:
+        """The scores of the documents of each group, in alphabetical order; `groups` has the group of each document."""
         documents = list(zip(self.sources, self.document_tokens, self.document_bytes, self.document_nats, strict=True))
         return {
-            name: DocumentScores(*zip(*(row for row in documents if row[0] == name), strict=True))
-            for name in sorted(set(self.sources))
+            name: DocumentScores(
+                *zip(*(row for row, group in zip(documents, groups, strict=True) if group == name), strict=True)
+            )
+            for name in sorted(set(groups))
         }
 
 
@@ -133,30 +141,42 @@ def score_documents(
     if not 1 <= stride <= window:
         raise ValueError(f"stride = {stride}, expected 1 to window = {window}")
     device = next(model.parameters()).device
-    windows = [
-        scored for index, document in enumerate(documents) for scored in _split_windows(index, document, window, stride)
-    ]
-    # Sorted by length: little padding. Longest first: an out-of-memory error comes at once.
-    windows.sort(key=lambda scored: (scored.begin - scored.end, scored.document, scored.begin))
     nats = torch.zeros(len(documents), dtype=torch.float64, device=device)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():  # not inference_mode: buffers that the model caches in this pass are used in training
-        for batch in _batches(windows, BATCH_TOKENS):
-            tokens, labels, document_index = _collate(batch, documents, device)
-            hidden = model.hidden_states(tokens)
-            scored = labels >= 0
-            losses = _token_losses(model, hidden[scored], labels[scored])
-            nats.index_add_(0, document_index[scored], losses)
-            if progress is not None:
-                progress.advance(int(scored.sum()))
-    model.train(was_training)
+    for hidden, labels, document_index in scored_states(model, documents, window, stride):
+        nats.index_add_(0, document_index, _token_losses(model, hidden, labels))
+        if progress is not None:
+            progress.advance(len(labels))
     return DocumentScores(
         tuple(document.source for document in documents),
         tuple(document.num_scored_tokens for document in documents),
         tuple(document.bytes for document in documents),
         tuple(nats.tolist()),
     )
+
+
+def scored_states(
+    model: Decoder, documents: Sequence[ScoredDocument], window: int, stride: int
+) -> Iterator[tuple[Float[Tensor, "N D"], Int[Tensor, " N"], Int[Tensor, " N"]]]:
+    """The hidden states that predict the scored tokens, those tokens, and the index of their document, in batches; windows as in
+    `score_documents`.
+    """
+    device = next(model.parameters()).device
+    windows = [
+        scored for index, document in enumerate(documents) for scored in _split_windows(index, document, window, stride)
+    ]
+    # Sorted by length: little padding. Longest first: an out-of-memory error comes at once.
+    windows.sort(key=lambda scored: (scored.begin - scored.end, scored.document, scored.begin))
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in _batches(windows, BATCH_TOKENS):
+            tokens, labels, document_index = _collate(batch, documents, device)
+            scored = labels >= 0
+            with torch.no_grad():  # not inference_mode: buffers that the model caches in this pass are used in training
+                hidden = model.hidden_states(tokens)[scored]
+            yield hidden, labels[scored], document_index[scored]
+    finally:
+        model.train(was_training)
 
 
 def score_windows(model: nn.Module, shard: TokenShard, window: int, *, max_tokens: int) -> DocumentScores:
@@ -173,6 +193,25 @@ def score_windows(model: nn.Module, shard: TokenShard, window: int, *, max_token
     rate = shard.bytes / shard.num_tokens
     windows = [ScoredDocument(shard.tokens[begin : begin + length], bytes=rate * (length - 1)) for begin in begins]
     return score_documents(model, windows, window=window, stride=window)
+
+
+def score_metrics(result: DocumentScores) -> dict[str, Any]:
+    """Scores as JSON values, with the 95% interval of the bits per byte (None for a single document)."""
+    return {
+        "bits_per_byte": result.bits_per_byte,
+        "bits_per_byte_interval": bits_per_byte_interval(result),
+        "perplexity": result.perplexity,
+        "loss": result.loss,
+        "documents": len(result.sources),
+        "tokens": result.tokens,
+        "bytes": result.bytes,
+    }
+
+
+def bits_per_byte_interval(result: DocumentScores) -> list[float] | None:
+    """[low, high] over documents; None for one document."""
+    bits = [nats / math.log(2) for nats in result.document_nats]
+    return ratio_interval(bits, result.document_bytes)
 
 
 def perplexity(model: nn.Module, ids: Sequence[int] | Tensor, *, window: int | None = None) -> float:
@@ -276,6 +315,7 @@ def _collate(
     return tokens.to(device), labels.to(device), document_index.to(device)
 
 
+@torch.no_grad()
 def _token_losses(model: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
     """-log p of each label (N) given its hidden state (N D), in nats, float64."""
     losses = []

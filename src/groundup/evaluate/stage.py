@@ -1,7 +1,6 @@
 """05-scores: scores of the base model on held-out text and tasks, beside baselines."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
 from groundup.evaluate.comparison.item_scores import document_scores, write_item_scores
 from groundup.evaluate.harness_scores import harness_scores
-from groundup.evaluate.intervals import ratio_interval
-from groundup.evaluate.likelihood import DocumentScores, score_documents
+from groundup.evaluate.language_measures import language_scores, measure_language
+from groundup.evaluate.likelihood import DocumentScores, score_documents, score_metrics
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.retrieval import score_retrieval
 from groundup.evaluate.tasks import TaskResult, choice_result, continuation_items, score_choices, score_task
@@ -63,6 +62,7 @@ def run(
         retrieval = score_retrieval(model, tokenizer, shard) if config.architecture == "encoder" else None
         return {"masked_lm": scores} | ({"retrieval": retrieval} if retrieval else {})
     limits = {"max_tokens": settings.max_tokens, "seed": ITEM_SEED}
+    shard = None
     if settings.text is not None:
         documents = text_file_documents(settings.text, tokenizer, **limits)
         held_out = {"text": settings.text}
@@ -98,6 +98,12 @@ def run(
         temperature=settings.temperature,
         seed=seed,
     )
+    measures: dict[str, Any] = {}
+    if settings.language_measures:
+        shards = (TokenShard(inputs["tokens"] / "train"), shard) if shard is not None and "tokens" in inputs else None
+        measures = {"languages": language_scores(texts, result)} | measure_language(
+            model, tokenizer, documents, seed=ITEM_SEED, progress=machine.progress, shards=shards
+        )
     _write_documents(result, out / "documents.jsonl")
     write_item_scores(rows, out / ITEM_SCORES_FILE)
     return {
@@ -108,6 +114,7 @@ def run(
         "baselines": baselines,
         "tasks": {name: task_result.summary for name, task_result in found.items()},
         **({"harness": harness} if harness else {}),
+        **({"language_measures": measures} if measures else {}),
         "samples": samples,
         "speed": speed,
     }
@@ -125,25 +132,6 @@ def compare_with_mix(result: DocumentScores, train: TokenShard) -> dict[str, Any
     weight = sum(mix[name] for name in scored)
     mean = sum(mix[name] * bits for name, bits in scored.items()) / weight if weight else None
     return {"mix": mix, "mix_bits_per_byte": mean, "not_scored": sorted(mix.keys() - scored.keys())}
-
-
-def score_metrics(result: DocumentScores) -> dict[str, Any]:
-    """Scores as JSON values, with the 95% interval of the bits per byte (None for a single document)."""
-    return {
-        "bits_per_byte": result.bits_per_byte,
-        "bits_per_byte_interval": bits_per_byte_interval(result),
-        "perplexity": result.perplexity,
-        "loss": result.loss,
-        "documents": len(result.sources),
-        "tokens": result.tokens,
-        "bytes": result.bytes,
-    }
-
-
-def bits_per_byte_interval(result: DocumentScores) -> list[float] | None:
-    """[low, high] over documents; None for one document."""
-    bits = [nats / math.log(2) for nats in result.document_nats]
-    return ratio_interval(bits, result.document_bytes)
 
 
 def _write_documents(result: DocumentScores, path: Path) -> None:

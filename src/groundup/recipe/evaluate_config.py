@@ -46,6 +46,10 @@ class EvaluateConfig(BaseConfig):
     )
     tasks: tuple[TaskConfig, ...] = knob((), "your own benchmarks")
     harness: HarnessConfig | None = knob(None, "tasks of lm-evaluation-harness", unset="none")
+    language_measures: bool = knob(
+        False,
+        "also measure a decoder's calibration, repetition, memorization, needle in context, and bits per byte by language",
+    )
     prompts: tuple[str, ...] = knob(("The",), "prompts of the samples in the report")
     max_new_tokens: int = knob(80, "maximum tokens per sample", ge=1)
     temperature: float = knob(0.7, "sampling temperature; 0: greedy", ge=0)

@@ -147,6 +147,25 @@ def plot_bars(
     return plot.svg
 
 
+def plot_reliability(bins: Sequence[Mapping[str, float]]) -> str:
+    """Share of right predictions over their probability, a point for each bin of {"confidence", "accuracy", "tokens"}."""
+    with svg_figure(2.6) as (plot, axes):
+        total = sum(row["tokens"] for row in bins)
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.scatter(
+            [row["confidence"] for row in bins],
+            [row["accuracy"] for row in bins],
+            s=[8 + 240 * row["tokens"] / total for row in bins],
+            color=BLUE,
+            alpha=0.8,
+        )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("probability of the likeliest token")
+        axes.set_ylabel("share that is right")
+    return plot.svg
+
+
 def plot_layer_errors(names: Sequence[str], chosen: Sequence[float], nearest: Sequence[float], method: str) -> str:
     """Relative output error of each quantized matrix, for a method and for rounding to nearest."""
     with svg_figure(2.2) as (plot, axes):

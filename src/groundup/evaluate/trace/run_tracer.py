@@ -149,6 +149,18 @@ def open_tracer(run: Path, *, memory: int = DEFAULT_MEMORY, progress: Progress |
 
     Raises UserError for a folder without training tokens.
     """
+    folder = token_folder(run)
+    is_own = folder == str(run / STAGE_FOLDERS["tokens"])
+    shard = TokenShard(f"{folder}/train")
+    tokenizer = Tokenizer.load(run / STAGE_FOLDERS["tokenizer"])
+    shard.check_tokenizer(tokenizer)
+    index = SuffixArray.open(shard, run / INDEX_FOLDER, memory=memory, progress=progress)
+    data = run / STAGE_FOLDERS["data"]
+    return RunTracer(index, tokenizer, TrainingDocuments(shard, tokenizer, data if is_own and data.is_dir() else None))
+
+
+def token_folder(run: Path) -> str:
+    """The folder or address of the token shards that a run was trained on. Raises UserError where there are none."""
     manifest = Manifest.read(run / STAGE_FOLDERS["base"])
     token_shards = (manifest.sections.get("train") or {}).get("token_shards") if manifest else None
     folder = str(run / STAGE_FOLDERS["tokens"]) if token_shards is None else token_shards
@@ -157,11 +169,4 @@ def open_tracer(run: Path, *, memory: int = DEFAULT_MEMORY, progress: Progress |
             f"{run}: no {STAGE_FOLDERS['tokens']}/train.json: not a run with training text",
             hint="a run that pretrains holds its tokens: groundup run RECIPE --until tokens",
         )
-    shard = TokenShard(f"{folder}/train")
-    tokenizer = Tokenizer.load(run / STAGE_FOLDERS["tokenizer"])
-    shard.check_tokenizer(tokenizer)
-    index = SuffixArray.open(shard, run / INDEX_FOLDER, memory=memory, progress=progress)
-    data = run / STAGE_FOLDERS["data"]
-    return RunTracer(
-        index, tokenizer, TrainingDocuments(shard, tokenizer, data if token_shards is None and data.is_dir() else None)
-    )
+    return folder

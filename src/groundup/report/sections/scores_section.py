@@ -3,6 +3,7 @@
 from typing import Any
 
 from groundup.artifacts.harness_metrics import metric_rows
+from groundup.artifacts.measure_rows import MEASURE_COLUMNS, measure_rows
 from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, emph, figure, paragraph, section, strong, table
 from groundup.report.quality_checks import check_run, word_search
@@ -35,6 +36,7 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
             _sources(scores),
             _tasks(scores),
             _harness(scores),
+            *_language_measures(scores.get("language_measures", {})),
         ],
     )
 
@@ -214,6 +216,35 @@ def _harness(scores: dict[str, Any]) -> Element | None:
     return table(
         ("task", "metric", "items", "value", "95% interval"), rows, "Tasks of lm-evaluation-harness, with its metrics."
     )
+
+
+def _language_measures(measures: dict[str, Any]) -> list[Element]:
+    """A table of all measures, and the reliability plot."""
+    if not measures:
+        return []
+    elements = [
+        table(
+            MEASURE_COLUMNS,
+            list(measure_rows(measures)),
+            "Language measures on held-out text. Calibration error: mean distance of the probability of the likeliest token and "
+            "the share of right ones. Loops: tokens of one block repeated. Memorized: 32 tokens of text after which greedy "
+            "decoding gives its next 32. Needle: the right one of eight numbers is the likeliest; nats by which, from the "
+            "beginning of the text to its end.",
+            align="lrrl",
+        )
+    ]
+    if calibration := measures.get("calibration"):
+        bins = calibration["bins"]
+        elements.append(
+            figure(
+                "reliability",
+                training_plots.plot_reliability(bins),
+                "Reliability of next-token probabilities: the share of likeliest tokens that are right, by their probability. "
+                "The area of a point is the share of the tokens; on the line the model is calibrated.",
+                "Points: " + ", ".join(f"{row['confidence']:.2f} right in {row['accuracy']:.2f}" for row in bins),
+            )
+        )
+    return elements
 
 
 def _share(row: dict[str, Any], name: str, interval: str) -> str:
