@@ -7,8 +7,8 @@
     init_session.py        plans and recipe of init, for terminal and form
     init_form.py           the form of init
     init_command.py        init
-    pipeline_commands.py   plan, run, launch, sweep, ladder
     plan_calibration.py    plan --calibrate
+    pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
     compare_command.py     compare
     trace_command.py       trace
