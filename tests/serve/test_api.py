@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from groundup.generate import GREEDY, PromptLookup, SamplingParams, encode_prompt, generate_reference
 from groundup.generate.beam_search import best_beams
+from groundup.generate.paged_kv_cache import page_bytes
 from groundup.model import Decoder
 from groundup.serve import create_app, prompt_scores, served_model
 from groundup.serve.response_format import json_bytes
@@ -393,6 +394,8 @@ def refused(response, status: int, code: str | None = None, param: str | None = 
         ({"stop_token_ids": ["a"]}, "stop_token_ids"),
         ({"guided_json": {"type": "object"}}, "guided_json"),
         ({"grammar": "root ::= 'a'"}, "grammar"),
+        ({"structured_outputs": {"grammar": ""}}, "structured_outputs"),
+        ({"structured_outputs": {"grammar": " \n"}}, "structured_outputs"),
         ({"continue_final_message": True}, "messages"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
@@ -597,5 +600,23 @@ def test_beam_search(client, model, tokenizer):
     refused(complete(client, use_beam_search=True, stream=True), 400, param="stream")
     refused(complete(client, use_beam_search=True, temperature=0.5), 400, param="temperature")
     refused(complete(client, use_beam_search=True, best_of=17), 400, param="best_of")
-    refused(complete(client, length_penalty=1.0), 400, param="length_penalty")
+    refused(complete(client, length_penalty=2.0), 400, param="length_penalty")
+    assert complete(client, length_penalty=1.0, max_tokens=1).status_code == 200  # what a search would have, too
+    neutral = {"temperature": 0, "top_p": 1, "top_k": -1, "repetition_penalty": 1.0}
+    assert (
+        complete(client, prompt="ab", use_beam_search=True, n=2, max_tokens=8, **neutral).json()["choices"]
+        == (body["choices"])
+    )
     refused(complete(client, use_beam_search=True, prompt="x" * 300), 400)
+
+
+def test_beam_search_within_the_memory_of_the_cache(model, tokenizer):
+    """All beams together have as many tokens as the cache, of two pages here; searches run one after the other."""
+    memory = 2 * page_bytes(model.config, model.cache_type, torch.float32)
+    with TestClient(create_app(model, tokenizer, name="tiny", cache_memory=memory)) as client:
+        asked = {"prompt": "ab", "use_beam_search": True, "best_of": 4, "max_tokens": 50, "ignore_eos": True}
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda _: complete(client, **asked).json(), range(2)))
+        assert answers[0]["choices"] == answers[1]["choices"]
+        assert [answer["usage"]["completion_tokens"] for answer in answers] == [32 // 4 - 2] * 2
+        assert "4 beams" in refused(complete(client, **asked | {"prompt": "abcdefgh"}), 400)

@@ -15,6 +15,7 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.http_server import bind_socket
+from groundup.serve.server import _check_networks
 
 SERVER = Path(__file__).with_name("tiny_server.py")
 
@@ -121,3 +122,25 @@ def test_foreign_addresses(host):
 def test_ipv6():
     with contextlib.suppress(UserError), bind_socket("::1", 0) as listener:
         assert listener.family == socket.AF_INET6
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_clients_behind_a_proxy(trusted):
+    """X-Forwarded-For names the client where the proxy is trusted, and nobody elsewhere."""
+    environment = os.environ | {"GROUNDUP_TEST_PROXY": "127.0.0.0/8" if trusted else "10.0.0.1"}
+    process = subprocess.Popen([sys.executable, SERVER], stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    try:
+        port = int(process.stderr.readline().split("http://127.0.0.1:")[1].split("/")[0])
+        assert get(port, "/health", {"X-Forwarded-For": "203.0.113.7"})[0] == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        log = process.communicate(timeout=20)[1]
+    clients = [json.loads(line)["client"] for line in log.splitlines() if line.startswith("{")]
+    assert clients == ["203.0.113.7" if trusted else "127.0.0.1"]
+
+
+@pytest.mark.parametrize("address", ["*", "proxy.example", "10.0.0.1/8", ""])
+def test_proxies_that_are_no_addresses(address):
+    with pytest.raises(UserError, match="expected an address or a network"):
+        _check_networks([address])

@@ -2,6 +2,7 @@
 
 GROUNDUP_TEST_CERTIFICATE = "CHAIN KEY" serves HTTPS.
 GROUNDUP_TEST_LIMITS = "HEADER_SECONDS WRITE_SECONDS CONNECTIONS_PER_CLIENT" replaces the limits of connections.
+GROUNDUP_TEST_PROXY = "ADDRESS" trusts a reverse proxy and logs requests.
 """
 
 import os
@@ -14,6 +15,7 @@ import torch
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.serve import connection
+from groundup.serve.request_log import RequestLog
 from groundup.serve.server import serve
 from groundup.tokenizer.tokenizer_training import train_bpe
 
@@ -32,6 +34,7 @@ if __name__ == "__main__":
         connection.HEADER_SECONDS, connection.WRITE_SECONDS, connection.MAX_CONNECTIONS_PER_CLIENT = map(
             float, limits.split()
         )
+    proxy = os.environ.get("GROUNDUP_TEST_PROXY")
     certificate = os.environ.get("GROUNDUP_TEST_CERTIFICATE", "").split()
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -43,4 +46,6 @@ if __name__ == "__main__":
         port=int(port or 0),
         api_key=key,
         certificate=(Path(certificate[0]), Path(certificate[1])) if certificate else None,
+        trusted_proxies=[proxy] if proxy else (),
+        log=RequestLog("json") if proxy else None,
     )

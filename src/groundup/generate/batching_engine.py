@@ -100,6 +100,11 @@ class BatchingEngine:
     def busy(self) -> bool:
         return bool(self._running or self._prefilling or self._waiting)
 
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values fit into the cache."""
+        return self.cache.pool.num_pages * PAGE_SIZE
+
     def submit(self, request: Request) -> None:
         """Queue a request. Raises UserError when max_tokens < 1, or the prompt is empty or fills the context or the cache."""
         if request.max_tokens < 1:
@@ -108,7 +113,7 @@ class BatchingEngine:
             raise UserError(f"no adapter {request.adapter!r} in this engine", hint="BatchingEngine(variants=...)")
         limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids, request.decoder_prefix))
         tokens = decoder_ids(self._model, request.prompt_ids, request.decoder_prefix)
-        room = self.cache.pool.num_pages * PAGE_SIZE - len(tokens)
+        room = self.cache_tokens - len(tokens)
         if room < 1:
             most = room + len(tokens) - 1
             raise UserError(

@@ -28,6 +28,9 @@ from groundup.tokenizer import Tokenizer
 MAX_BEAMS = 64
 """More cost memory and give worse texts (Stahlberg and Byrne 2019)."""
 
+PROMPT_CHUNK = 256
+"""Tokens of a prompt that are read at a time."""
+
 
 class Beam(NamedTuple):
     """A finished text: its tokens without the stop token, and the log-probability over the length penalty."""
@@ -65,6 +68,7 @@ def search_steps(
     decoder_prefix: Sequence[int] | None = None,
 ) -> Iterator[list[Beam]]:
     """The best finished texts after each step of the search, at last those of `best_beams`: other work may be done between.
+    The prompt is read in steps, too.
 
     Args:
         num_beams: texts that are continued at a time; 1: greedy decoding.
@@ -82,7 +86,11 @@ def search_steps(
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64)
     beams, scores = [[]], torch.zeros(1)
     finished: list[Beam] = []
-    rows: list[Sequence[int]] = [new]
+    read = (len(new) - 1) // PROMPT_CHUNK * PROMPT_CHUNK
+    for begin in range(0, read, PROMPT_CHUNK):
+        next_token_logits(model, [new[begin : begin + PROMPT_CHUNK]], cache)
+        yield []
+    rows: list[Sequence[int]] = [new[read:]]
     for step in range(1, length + 1):
         logprobs = next_token_logits(model, rows, cache).float().cpu().log_softmax(dim=-1)
         if logprobs.isnan().any():

@@ -41,6 +41,7 @@ class EngineThread:
         self._streams: dict[Request, OutputStream] = {}
         self._thread: threading.Thread | None = None
         self._refusing = self._stopping = False
+        self.search_lock = asyncio.Lock()  # beam searches run one after the other: each has a cache of its own
 
     @property
     def in_flight(self) -> int:
@@ -101,6 +102,10 @@ class EngineThread:
             return await outcome
         finally:
             self.release_slots(1, client)
+
+    async def cache_tokens(self, client: str = "") -> int:
+        """`BatchingEngine.cache_tokens`; errors as of `call`."""
+        return await self.call(lambda: self._engine.cache_tokens, client)
 
     def refuse(self) -> None:
         """Refuse new requests from now on."""

@@ -23,6 +23,8 @@ NOT_WITH_BEAMS = (
     "frequency_penalty", "logit_bias", "min_tokens", "stop", "structured_outputs",
 )  # fmt: skip
 """A search finds the likeliest text, and samples none."""
+NEUTRAL_WITH_BEAMS = {"top_p": 1, "top_k": -1, "typical_p": 1, "repetition_penalty": 1}
+"""Of them, values beside 0 that change nothing, which clients send as their defaults."""
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 InputText = Annotated[str, StringConstraints(min_length=1)]
@@ -180,14 +182,15 @@ class CompletionRequest(SamplingRequest):
             raise ApiError(400, f"best_of = {self.best_of}, expected at least n = {self.n or 1}", param="best_of")
         if self.use_beam_search:
             self._check_beam_search()
-        elif self.length_penalty is not None:
+        elif self.length_penalty not in (None, 1):
             raise ApiError(400, "length_penalty without use_beam_search", param="length_penalty")
         elif self.stream and self.num_candidates is not None:
             raise ApiError(400, "best_of with stream: the best answers are known at the end", param="best_of")
         return self
 
     def _check_beam_search(self) -> None:
-        if other := next((name for name in NOT_WITH_BEAMS if getattr(self, name)), None):
+        given = ((name, getattr(self, name)) for name in NOT_WITH_BEAMS)
+        if other := next((name for name, value in given if value and value != NEUTRAL_WITH_BEAMS.get(name)), None):
             raise ApiError(400, f"{other} with use_beam_search is not supported", param=other, code="unsupported")
         if self.logprobs is not None or self.prompt_logprobs is not None:
             name = "logprobs" if self.logprobs is not None else "prompt_logprobs"

@@ -64,9 +64,10 @@ def serve(
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
         trusted_proxies: addresses or networks of reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto count.
 
-    Raises UserError when the address is in use, not of this machine or not permitted.
+    Raises UserError when the address is in use, not of this machine or not permitted, and for a proxy that is no address.
     """
     tls = None if certificate is None else _tls_context(*certificate)
+    _check_networks(trusted_proxies)
     with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
         # without a key a Host header of another name may be DNS rebinding
@@ -150,6 +151,17 @@ def _tls_context(chain: Path, key: Path) -> ssl.SSLContext:
             hint="PEM files of a certificate chain and of its key, without a password",
         ) from None
     return context
+
+
+def _check_networks(addresses: Collection[str]) -> None:
+    """Raises UserError for what is neither an address nor a network: uvicorn would ignore it, or trust everybody for `*`."""
+    for address in addresses:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise UserError(
+                f"trusted proxy {address!r}, expected an address or a network: {error}", hint="such as 10.0.0.0/8"
+            ) from None
 
 
 def _is_loopback(listener: socket.socket) -> bool:
