@@ -227,7 +227,9 @@ def run_harness(
 
 
 def check_task_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no task of the harness."""
+    """Raises UserError for a name that is no task of the harness, and without names."""
+    if not names:
+        raise UserError("no names of tasks", hint="--tasks hellaswag,arc_easy")
     known = harness_tasks(None).all_tasks
     if unknown := [name for name in names if name not in known]:
         close = get_close_matches(unknown[0], known, n=3)
