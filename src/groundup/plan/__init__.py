@@ -33,7 +33,6 @@ Reading order:
     storage_estimate.py   bytes on disk of a run
     restart_estimate.py   interruptions of a long run, and checkpoints
     deployment_estimate.py  size, speed and price of serving
-    harness_support.py    checks of tasks of lm-evaluation-harness
     stage_support.py      checks of a recipe against its stages
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size

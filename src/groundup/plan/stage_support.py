@@ -9,7 +9,6 @@ from importlib.util import find_spec
 
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import resolved_model_config
-from groundup.plan.harness_support import check_harness, check_train_harness
 from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
 from groundup.plan.training_knobs import require_derived
 from groundup.plan.tuning_layout import check_tuning_layout
@@ -61,7 +60,6 @@ def check_base(recipe: Recipe) -> None:
             check_mask_tokens(config.architecture, tokenizer.num_mask_tokens, length, mask_rate, mean_length)
     if train.mix and train.token_shards is None and recipe.data is not None:
         check_mix(train.mix, [source.name for source in recipe.data.sources], "[data]")
-    check_train_harness(recipe)
 
 
 def check_scores(recipe: Recipe) -> None:
@@ -69,8 +67,6 @@ def check_scores(recipe: Recipe) -> None:
     config = resolved_model_config(recipe)
     assert recipe.evaluate is not None
     check_tasks(config.architecture, recipe.evaluate)
-    if recipe.evaluate.harness is not None:
-        check_harness(recipe, "evaluate.harness", recipe.evaluate.harness)
     if config.architecture != "decoder" and (recipe.evaluate.text is not None or recipe.data is None):
         raise UserError(
             f"[evaluate] of an {config.architecture} needs [data]: it is scored on masked tokens of validation documents",

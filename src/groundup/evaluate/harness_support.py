@@ -1,17 +1,22 @@
-"""Checks of [evaluate.harness] and [train.harness], before the first stage."""
+"""Checks of [evaluate.harness] and [train.harness], and of the rest of their stages, before the first stage."""
 
-import importlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from groundup.artifacts.errors import UserError
+from groundup.plan import stage_support
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import Recipe
 from groundup.recipe.evaluate_config import HarnessConfig
 
 
-def check_train_harness(recipe: Recipe) -> None:
-    """Raises UserError for tasks that cannot be scored during training."""
+SPLITTING = ("tensor", "pipeline", "context", "expert")
+"""Axes of a layout that divide a layer or a sequence."""
+
+
+def check_base(recipe: Recipe) -> None:
+    """Stage base: what `stage_support` checks, and tasks that cannot be scored during training."""
+    stage_support.check_base(recipe)
     if recipe.train is None or recipe.train.harness is None:
         return
     check_harness(recipe, "train.harness", recipe.train.harness)
@@ -23,8 +28,11 @@ def check_train_harness(recipe: Recipe) -> None:
         )
 
 
-SPLITTING = ("tensor", "pipeline", "context", "expert")
-"""Axes of a layout that divide a layer or a sequence."""
+def check_scores(recipe: Recipe) -> None:
+    """Stage scores: what `stage_support` checks, and tasks of the harness."""
+    stage_support.check_scores(recipe)
+    if recipe.evaluate is not None and recipe.evaluate.harness is not None:
+        check_harness(recipe, "evaluate.harness", recipe.evaluate.harness)
 
 
 def check_harness(recipe: Recipe, knob: str, config: HarnessConfig) -> None:
@@ -39,7 +47,8 @@ def check_harness(recipe: Recipe, knob: str, config: HarnessConfig) -> None:
         raise UserError(f"machine.harness_datasets = {folder}: no such folder", hint="a folder PATH/NAME/SPLIT")
     if find_spec("lm_eval") is None:
         raise ModuleNotFoundError(f"{knob} needs lm_eval", name="lm_eval")
-    adapter = importlib.import_module("groundup.evaluate.lm_eval_adapter")
-    adapter.check_task_names(config.tasks)
+    from groundup.evaluate.lm_eval_adapter import check_datasets, check_task_names
+
+    check_task_names(config.tasks)
     if folder is not None:
-        adapter.check_datasets(config.tasks, Path(folder), config.num_fewshot)
+        check_datasets(config.tasks, Path(folder), config.num_fewshot)
