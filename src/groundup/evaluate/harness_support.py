@@ -9,7 +9,6 @@ from groundup.plan.derive import resolved_model_config
 from groundup.recipe import Recipe
 from groundup.recipe.evaluate_config import HarnessConfig
 
-
 SPLITTING = ("tensor", "pipeline", "context", "expert")
 """Axes of a layout that divide a layer or a sequence."""
 
