@@ -155,7 +155,7 @@ def measure_time(only: str | None) -> None:
 
     from groundup.model import build_model
     from groundup.recipe import build_model_config
-    from groundup.train.calibration import calibrate_speed
+    from groundup.train.speed_calibration import calibrate_speed
     from groundup.train.training_loop import train
 
     print("| configuration | measured | planned | error | calibrated | error |\n|---|---:|---:|---:|---:|---:|")

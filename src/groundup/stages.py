@@ -62,12 +62,12 @@ STAGES = (
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
         required_sections=("model", "tokenizer"), distributed=True, uses_device=True,
-        check="groundup.evaluate.harness_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
+        check="groundup.plan.stage_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",), version=2,
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
-        check="groundup.evaluate.harness_support:check_scores",
+        check="groundup.plan.stage_support:check_scores",
         identity="groundup.data.inputs:hash_task_files",
     ),
     Stage(
@@ -141,8 +141,24 @@ BASE_FUNCTIONS = {"scores": "groundup.quantize.stage:score_base"}
 """Functions that open packed weights, which [base] may name."""
 
 
+HARNESS_CHECKS = {
+    "base": ("train", "groundup.evaluate.harness_support:check_base"),
+    "scores": ("evaluate", "groundup.evaluate.harness_support:check_scores"),
+}
+"""(section, check) of stages whose section has tasks of lm-evaluation-harness: others need no package of evaluation."""
+
+
 def recipe_stages(recipe: Any, stages: Iterable[Stage] = STAGES) -> Iterator[Stage]:
     """The stages that `recipe` can have: with [base], the model comes from there, and its tokenizer encodes [data]."""
+    for stage in _stages_with_base(recipe, stages):
+        section, check = HARNESS_CHECKS.get(stage.name, ("", ""))
+        if stage.check is not None and getattr(getattr(recipe, section, None), "harness", None) is not None:
+            yield replace(stage, check=check)
+        else:
+            yield stage
+
+
+def _stages_with_base(recipe: Any, stages: Iterable[Stage]) -> Iterator[Stage]:
     for stage in stages:
         if recipe.base is None:
             yield stage

@@ -24,7 +24,7 @@ from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, RecipeData, recipe_t
 from groundup.plan.stage_support import check_stages
 from groundup.recipe import load_recipe, parse_recipe
 from groundup.tokenizer import train_tokenizer
-from groundup.train.calibration import Calibration
+from groundup.train.speed_calibration import Calibration
 
 PROSE = json.loads((Path(__file__).parents[1] / "data" / "prose.json").read_text(encoding="utf-8"))
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def measured_speed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The measured speed of this machine, relative to its device."""
     speed = [1.05]
-    monkeypatch.setattr("groundup.train.calibration.calibrate_speed", lambda *_: Calibration(1.0, speed[0]))
+    monkeypatch.setattr("groundup.train.speed_calibration.calibrate_speed", lambda *_: Calibration(1.0, speed[0]))
     return speed
 
 

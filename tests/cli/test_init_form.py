@@ -15,7 +15,7 @@ from groundup.plan.init_offers import BudgetAnswers, default_offer, format_offer
 from groundup.plan.init_recipe import RecipeData
 from groundup.plan.run_cost import load_prices
 from groundup.recipe import load_recipe
-from groundup.train.calibration import Calibration
+from groundup.train.speed_calibration import Calibration
 from groundup.viewers.form_server import MAX_BODY_BYTES, create_form_app
 
 PROSE = json.loads((Path(__file__).parents[1] / "data" / "prose.json").read_text(encoding="utf-8"))["de"]
@@ -26,7 +26,7 @@ ASKING = {"Authorization": f"Bearer {KEY}"}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.train.calibration.calibrate_speed", lambda *_: Calibration(1.0, 1.0))
+    monkeypatch.setattr("groundup.train.speed_calibration.calibrate_speed", lambda *_: Calibration(1.0, 1.0))
     (tmp_path / "texts").mkdir()
     for number in range(30):
         (tmp_path / "texts" / f"{number}.txt").write_text(f"{PROSE}\n\nChapter {number}.", encoding="utf-8")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from groundup.cli import app
 from groundup.recipe import load_recipe
 from groundup.stages import STAGE_FOLDERS
-from groundup.train.calibration import Calibration
+from groundup.train.speed_calibration import Calibration
 
 TURNS = [
     ("What is an integer?", "A whole number."),
@@ -84,7 +84,7 @@ TINY = {
 @pytest.mark.parametrize("name", WISHES)
 def test_wish_is_planned_and_run_to_its_end(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("groundup.train.calibration.calibrate_speed", lambda *_: Calibration(1.0, 1.0))
+    monkeypatch.setattr("groundup.train.speed_calibration.calibrate_speed", lambda *_: Calibration(1.0, 1.0))
     recipe = f"{name.replace(' ', '-')}.toml"
 
     def groundup(*arguments: str) -> str:

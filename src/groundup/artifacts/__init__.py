@@ -10,6 +10,7 @@
     arguments.py          checks of arguments of public functions
     directory.py          partial folders, atomic writes, locks
     run_record.py         run.json: the hashes of a run's manifests, recipe and plan
+    measure_rows.py       measures of a model as rows of a table, for terminal and report
     system_modules.py     modules of Python that only Linux and macOS have
     machine.py            the computer of a run: device, threads, folders
     rank_environment.py   rank and world size from the environment

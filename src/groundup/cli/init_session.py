@@ -139,7 +139,7 @@ class InitSession:
         """Speed of this machine, relative to `hardware`; 1 if it is about the same, and for accelerators."""
         from groundup.plan.derive import resolved_model_config
         from groundup.plan.memory_estimate import device_kind
-        from groundup.train.calibration import calibrate_speed
+        from groundup.train.speed_calibration import calibrate_speed
 
         if planned.recipe.train is None or device_kind(hardware) != "cpu":
             return 1.0

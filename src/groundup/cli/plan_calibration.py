@@ -12,7 +12,7 @@ def calibrate_recipe(recipe: Recipe, log: Callable[[str], None]) -> Recipe:
     from groundup.plan.derive import resolved_model_config
     from groundup.plan.hardware import device_spec
     from groundup.stage_runs import derive_recipe
-    from groundup.train.calibration import calibrate_speed
+    from groundup.train.speed_calibration import calibrate_speed
 
     planned = derive_recipe(recipe)
     if planned.recipe.train is None:

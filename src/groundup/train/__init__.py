@@ -25,7 +25,7 @@
     loss_spike.py             loss-spike detection
     signals.py                SIGINT and SIGTERM
     training_loop.py          the loop, and `train`, which needs no recipe
-    calibration.py            speed of this machine beside the planner's table
+    speed_calibration.py      speed of this machine beside the planner's table
     machine_support.py        checks of this machine before the first stage
     simulation.py             memory and traffic of one rank on fake devices
     stage.py                  the stage 04-base

@@ -2,7 +2,7 @@
 
 from groundup.plan.model_shape import config_for_width
 from groundup.recipe.train_config import TrainConfig
-from groundup.train.calibration import calibrate_speed
+from groundup.train.speed_calibration import calibrate_speed
 
 
 def test_calibration_is_planned_by_measured_seconds():
