@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,8 +47,9 @@ def test_all_stages_are_complete_and_verify(tiny_run):
     assert {path: oct(mode) for path, mode in modes.items() if mode != DEFAULT_FILE_MODE} == {}
 
 
-def test_trace_finds_a_training_text(tiny_run):
+def test_trace_finds_a_training_text(tiny_run, tmp_path):
     """The text of one document of the code, with its name; and nothing of words that are nowhere."""
+    tiny_run = shutil.copytree(tiny_run, tmp_path / "tiny")  # the index is written into the run
     text = "def dumps(obj, *, skipkeys=False, ensure_ascii=True, check_circular=True,"
     found = json.loads(groundup("trace", tiny_run, f"Zebras ride bicycles. {text}", "--json").stdout)
     (span,) = found["spans"]

@@ -123,7 +123,7 @@ def alive_with(words: str) -> list[int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
 def test_ranks_end_with_a_killed_launcher(tiny_recipe: Path, two_rank_runs: Path, tmp_path: Path):
     runs = copy_without_training(two_rank_runs, tmp_path / "runs")
-    process = start(tiny_recipe, runs, *TWO_DEVICES, "train.steps=1000000")
+    process = start(tiny_recipe, runs, *TWO_DEVICES, "train.steps=300000")
     wait_for_checkpoint(runs, process, 2)
     assert len(alive_with(str(runs))) == 3
     process.kill()

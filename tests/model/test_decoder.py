@@ -55,16 +55,6 @@ def test_cached_chunks_equal_one_pass(decoder, tokens, lengths):
     torch.testing.assert_close(torch.cat(chunks, dim=1), full, rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_truncated_cache_continues(decoder, tokens):
-    cache = decoder.new_cache(2)
-    decoder(tokens, cache=cache)
-    cache.truncate(6)
-    torch.testing.assert_close(
-        decoder(tokens[:, 6:], cache=cache).logits, decoder(tokens).logits[:, 6:], rtol=1e-4, atol=1e-5
-    )
-
-
 def test_packed_documents_equal_single_documents(decoder, tokens):
     documents = torch.tensor([[0] * 5 + [1] * 8, [3] * 13])
     with torch.no_grad():

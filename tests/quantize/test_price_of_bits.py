@@ -160,16 +160,15 @@ def test_methods_side_by_side(make_decoder, byte_tokenizer, tmp_path, monkeypatc
     byte_tokenizer.save(tmp_path / "plain")
     (tmp_path / "a.txt").write_text(VARIED * 2)
     seen: list[dict] = []
-    names = candidate_names("rtn,gptq-4,gguf-q8_0", size="0.17MB")
+    names = candidate_names("rtn,gptq-4", size="0.17MB")
     result = compare_methods(
         tmp_path / "plain", names, device="cpu", calibration=[tmp_path / "a.txt"],
         on_row=seen.append, eval_tokens=2048, calibration_tokens=2048,
     )  # fmt: skip
     rows = result["rows"]
     assert rows == seen == json.loads(json.dumps(rows, allow_nan=False))
-    assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "rtn-0.17MB", "gptq-4", "gguf-q8_0"]
-    assert len(measured) == 6
-    assert measured[-1].name == "model.gguf"
+    assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "rtn-0.17MB", "gptq-4"]
+    assert len(measured) == 5
     reference, four, eight, sized, gptq, _ = rows
     assert four["bits_per_weight"] < sized["bits_per_weight"] < eight["bits_per_weight"]
     assert four["kl_divergence"] > sized["kl_divergence"] > eight["kl_divergence"]

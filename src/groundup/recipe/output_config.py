@@ -19,7 +19,7 @@ DEFAULT_BITS = 4
 def size_in_bytes(text: str, name: str) -> int:
     """The bytes of a size such as 2GB. Raises UserError, which says `name`, for another text."""
     if (match := SIZE.fullmatch(text)) is None:
-        raise UserError(f"{name} {text!r}, expected a number and {', '.join(SIZE_UNITS)}, such as 2GB")
+        raise UserError(f"{name} {text!r}, expected a number and {', '.join(SIZE_UNITS)}", hint="such as 2GB")
     return int(float(match[1]) * SIZE_UNITS[match[2]])
 
 
