@@ -169,7 +169,7 @@ def test_methods_side_by_side(make_decoder, byte_tokenizer, tmp_path, monkeypatc
     assert rows == seen == json.loads(json.dumps(rows, allow_nan=False))
     assert [row["name"] for row in rows] == ["float", "rtn-4", "rtn-8", "rtn-0.17MB", "gptq-4"]
     assert len(measured) == 5
-    reference, four, eight, sized, gptq, _ = rows
+    reference, four, eight, sized, gptq = rows
     assert four["bits_per_weight"] < sized["bits_per_weight"] < eight["bits_per_weight"]
     assert four["kl_divergence"] > sized["kl_divergence"] > eight["kl_divergence"]
     assert eight["kl_divergence"] < gptq["kl_divergence"] < four["kl_divergence"]
