@@ -188,6 +188,7 @@ def test_tiles():
     codes = torch.randint(16, (2 * TILE_ROWS, 34), dtype=torch.uint8)
     assert tile_layout() is not None
     assert torch.equal(unpack_tiles(pack_tiles(codes)), codes)
+    assert torch.equal(pack_tiles(codes), torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1))
 
 
 def test_other_layers_dequantize():

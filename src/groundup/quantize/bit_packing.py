@@ -17,7 +17,10 @@ def pack_codes(codes: Tensor, bits: int, word: torch.dtype, dim: int = -1) -> Te
     count = codes.shape[-1]
     if count * bits % 32 and word is torch.int32:
         raise ValueError(f"{count} codes of {bits} bits do not fill words of 32 bits")
-    codes = F.pad(codes.to(torch.uint8), (0, -count % 8)).unflatten(-1, (-1, 8))
+    codes = codes.to(torch.uint8)
+    if bits == 8:  # a code is a byte
+        return codes.contiguous().view(word).movedim(-1, dim).contiguous()
+    codes = F.pad(codes, (0, -count % 8)).unflatten(-1, (-1, 8))
     stream = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=codes.device)
     for index in range(8):  # eight codes fill `bits` bytes
         stream |= codes[..., index].long() << bits * index

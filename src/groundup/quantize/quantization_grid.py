@@ -133,7 +133,8 @@ class QuantizedWeight:
 def split_groups(weight: Tensor, scheme: QuantizationScheme) -> Tensor:
     """The groups of each row, (out groups group_width); a shorter last group is filled with zeros."""
     size = scheme.group_width(weight.shape[1])
-    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(1, (-1, size))
+    missing = -weight.shape[1] % size
+    return (F.pad(weight, (0, missing)) if missing else weight).unflatten(1, (-1, size))
 
 
 def find_params(weight: Tensor, scheme: QuantizationScheme, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -151,15 +152,16 @@ def find_params(weight: Tensor, scheme: QuantizationScheme, importance: Tensor |
     Raises UserError for weights that are not finite.
     """
     groups = split_groups(weight.float(), scheme)
-    if not torch.isfinite(groups).all():
+    low, high = groups.aminmax(dim=2)
+    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):  # NaN is both
         raise UserError(
             "a weight is not finite, expected numbers", hint="the model is damaged or its training diverged"
         )
     if scheme.symmetric:
-        full = 2 * groups.abs().amax(2) / scheme.max_code
+        full = 2 * torch.maximum(high, -low) / scheme.max_code
         zero = torch.full_like(full, scheme.mid_code)
     else:
-        low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)  # 0 is always on the grid
+        low, high = low.clamp(max=0), high.clamp(min=0)  # 0 is always on the grid
         full = (high - low) / scheme.max_code
         zero = (-low / _storable(full)).round().clamp(0, scheme.max_code)
     if importance is None:
@@ -201,8 +203,8 @@ def _storable(scale: Tensor) -> Tensor:
 def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: QuantizationScheme) -> Tensor:
     """The nearest code of each weight: uint8 (out in), from weight (out in) and a grid (out groups)."""
     groups = split_groups(weight.float(), scheme)
-    codes = (groups / scale[:, :, None]).round() + zero[:, :, None]
-    return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)[:, : weight.shape[1]].contiguous()
+    codes = (groups / scale[:, :, None]).round_().add_(zero[:, :, None])
+    return codes.clamp_(0, scheme.max_code).to(torch.uint8).flatten(1)[:, : weight.shape[1]].contiguous()
 
 
 def round_to_nearest(weight: Tensor, scheme: QuantizationScheme, importance: Tensor | None = None) -> QuantizedWeight:

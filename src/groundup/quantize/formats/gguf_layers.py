@@ -33,7 +33,8 @@ SCHEMES = {name: QuantizationScheme(bits, 32, True) for name, bits in (("Q8_0", 
 """Types that are read bit for bit."""
 ROUNDED = QuantizationScheme(8, 32, True)
 PACKED_TYPES = {kind.name for kind in BLOCK_TYPES}
-VALUES_AT_ONCE = 1 << 22
+VALUES_AT_ONCE = 1 << 19
+"""Values that are rounded at once: they stay in the cache of a core."""
 
 
 def has_packed_layers(path: Path) -> bool:
@@ -103,7 +104,7 @@ def _stays_packed(each: TensorMap, source: SplitGGUFFile, places: dict[str, str]
         or source.type_of(each.foreign[0]) not in PACKED_TYPES
     ):
         return False
-    numbered = [torch.arange(empty[name].shape[-1]).expand(empty[name].shape) for name in each.native]
+    numbered = [torch.arange(empty[name].shape[-1], dtype=torch.int32).expand(empty[name].shape) for name in each.native]
     foreign = each.to_foreign(numbered)[0]
     row = numbered[0].flatten(0, -2)[:1]
     return foreign.dim() == numbered[0].dim() and foreign.shape[-1] == row.shape[1] and bool((foreign == row).all())

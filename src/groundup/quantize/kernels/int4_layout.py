@@ -36,6 +36,14 @@ class TileLayout:
 
 def pack_tiles(codes: UInt8[Tensor, "N K"]) -> UInt8[Tensor, "N half"]:
     """Codes below 16 in the kernel's layout; N a multiple of TILE_ROWS, K an even number."""
+    layout = tile_layout()
+    if layout is None or not layout.halves:
+        return _pack_with_torch(codes)
+    low, high = codes.view(-1, 2, layout.rows // 2, codes.shape[1]).unbind(1)
+    return (low | high << 4).transpose(1, 2).reshape(len(codes), -1)  # several times faster: bytes, not int32
+
+
+def _pack_with_torch(codes: UInt8[Tensor, "N K"]) -> UInt8[Tensor, "N half"]:
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
 
 
@@ -43,7 +51,7 @@ def pack_tiles(codes: UInt8[Tensor, "N K"]) -> UInt8[Tensor, "N half"]:
 def tile_layout() -> TileLayout | None:
     """The layout on this machine; None if it is of another kind."""
     row, column = torch.arange(TILE_ROWS)[:, None], torch.arange(4)[None]
-    packed = [pack_tiles(digit.expand(TILE_ROWS, 4).byte()) for digit in (row % 16, row // 16, column)]
+    packed = [_pack_with_torch(digit.expand(TILE_ROWS, 4).byte()) for digit in (row % 16, row // 16, column)]
     for rows in (64, 32, 16):
         low, high, columns = (_halves(each.view(-1, 4, rows // 2)).long() for each in packed)
         found = low + 16 * high
