@@ -104,7 +104,9 @@ def _stays_packed(each: TensorMap, source: SplitGGUFFile, places: dict[str, str]
         or source.type_of(each.foreign[0]) not in PACKED_TYPES
     ):
         return False
-    numbered = [torch.arange(empty[name].shape[-1], dtype=torch.int32).expand(empty[name].shape) for name in each.native]
+    numbered = [
+        torch.arange(empty[name].shape[-1], dtype=torch.int32).expand(empty[name].shape) for name in each.native
+    ]
     foreign = each.to_foreign(numbered)[0]
     row = numbered[0].flatten(0, -2)[:1]
     return foreign.dim() == numbered[0].dim() and foreign.shape[-1] == row.shape[1] and bool((foreign == row).all())
