@@ -29,9 +29,12 @@ from groundup.plan.memory_estimate import (
     MemoryEstimate,
     device_kind,
     estimate_training_memory,
+    forward_pass,
+    layer_activations,
 )
 from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
+from groundup.plan.saved_activations import end_activations
 from groundup.plan.stage_support import check_chat
 from groundup.plan.training_speed import TrainingSpeed
 from groundup.plan.tuning_layout import tuning_layout
@@ -149,6 +152,8 @@ def _cost(
     kind = device_kind(recipe.budget.hardware)
     micro_batch = max(1, min(device_rows, DEFAULT_TOKENS[kind] // length))
     memory = tuning_memory(config, finetune, length, micro_batch, base_model_path(recipe.base), layout)
+    if finetune.teacher is not None:
+        memory = with_teacher(memory, base_model_path(BaseModelConfig(model=finetune.teacher), "finetune.teacher"))
     available = MEMORY_FRACTION * device.memory_bytes
     if memory.total > available:
         raise UserError(
@@ -181,11 +186,12 @@ def tuning_memory(
     are whole on each.
     """
     compute_bytes = 4 if finetune.precision == "float32" else 2
-    full = estimate_training_memory(
-        config, length, micro_batch, layout, train=TrainConfig(precision=finetune.precision)
-    )
+    train = TrainConfig(precision=finetune.precision)
+    full = estimate_training_memory(config, length, micro_batch, layout, train=train)
     if finetune.method == "full":
         return full
+    step = forward_pass(config, length, micro_batch, layout, train, "cuda")
+    by_layer = layer_activations(config, step, length, layout, train)
     rank = finetune.lora_rank or 0
     widths = 2 * (config.hidden_size + config.num_heads * config.head_dim) + 2 * config.num_kv_heads * config.head_dim
     widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
@@ -200,9 +206,16 @@ def tuning_memory(
     if layout.data_ranks > 1 and not is_packed:  # two blocks are gathered at a time
         largest += 2 * weights / max(1, config.num_layers)
         weights /= layout.data_ranks
-    return replace(
-        full, weights=weights + adapters, gradients=adapters, optimizer=2 * adapters, unsharded=largest, logits=logits
-    )
+    return MemoryEstimate(
+        weights=weights + adapters, gradients=adapters, optimizer=2 * adapters, unsharded=largest, logits=logits,
+        activations=sum(by_layer) + end_activations(config, step), process=full.process, activations_by_layer=tuple(by_layer),
+    )  # fmt: skip
+
+
+def with_teacher(memory: MemoryEstimate, teacher: Path) -> MemoryEstimate:
+    """`memory` with the weights of a teacher, as its files hold them, and its logits beside the student's."""
+    size = sum(file.stat().st_size for file in teacher.glob("*.safetensors"))
+    return replace(memory, weights=memory.weights + size, logits=2 * memory.logits)
 
 
 def _base_bytes(config: ModelConfig, base: Path, is_packed: bool) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from groundup.plan.hardware import DeviceSpec
 from groundup.plan.parameter_count import ParameterCounts
@@ -9,6 +10,8 @@ from groundup.recipe import ModelConfig
 
 CACHE_BYTES = 2
 """Of one number in the key/value cache: bfloat16."""
+STATE_BYTES = 4
+"""Of one number in the state of linear attention and state-space layers: float32."""
 MEMORY_FRACTION = 0.9
 BANDWIDTH_FRACTION, PEAK_FRACTION = 0.7, 0.4
 """Of the data sheet that decoding and large batches reach (assumed from public measurements of serving engines)."""
@@ -66,31 +69,48 @@ def weight_bytes(parameters: ParameterCounts, form: WeightFormat) -> float:
     return (matrices * form.matrix_bits + (parameters.total - matrices) * form.other_bits) / 8
 
 
-def cache_bytes_per_text(config: ModelConfig, tokens: int | None = None) -> float:
-    """Bytes of the key/value cache of one text of `tokens`, by default the whole context.
+def cache_bytes_per_text(config: ModelConfig, tokens: int | None = None, value_bytes: int = CACHE_BYTES) -> float:
+    """Bytes of the key/value cache of one text of `tokens`, by default the whole context, as `groundup serve` keeps it.
 
-    Layers with a sliding window keep that many tokens; those of linear attention and state-space models, a state alone.
+    Latent attention keeps one latent vector and the rotated part of the key for all heads. Layers with a sliding window keep
+    all tokens too: pages of the cache have room for every layer. Linear attention and state-space models keep a float32 state
+    and the last inputs of a convolution. An encoder-decoder also keeps a source text of as many tokens.
+
+    value_bytes: 4 for float32, 2 for bfloat16, 1 for 8 bits with a scale of two bytes for each head and token.
 
     >>> config = ModelConfig(vocab_size=32_000, hidden_size=4096, num_layers=32, num_heads=32, context_length=4096)
     >>> cache_bytes_per_text(config) / 4096 / 1024
     512.0
     """
-    tokens = config.context_length if tokens is None else tokens
+    tokens = config.cached_context_length if tokens is None else tokens
     if config.architecture == "encoder":
         return 0.0
-    if (state := config.state_space) is not None:
-        return config.num_layers * config.num_heads * config.head_dim * state.state_size * CACHE_BYTES
-    total = 0.0
-    for kind in config.layer_types:
-        if kind == "linear" and (delta := config.gated_delta) is not None:
-            total += delta.num_value_heads * delta.value_head_dim * delta.key_head_dim * CACHE_BYTES
-            continue
-        width = 2 * config.num_kv_heads * config.head_dim
-        if (latent := config.latent_attention) is not None:
-            width = latent.kv_rank + latent.rope_head_dim
-        kept = min(tokens, config.sliding_window) if kind == "sliding" and config.sliding_window else tokens
-        total += kept * width * CACHE_BYTES
-    return total
+    if (settings := config.state_space) is not None:
+        inner = config.num_heads * config.head_dim
+        inputs = (settings.convolution_width - 1) * (inner + 2 * settings.num_groups * settings.state_size)
+        return config.num_layers * (inner * settings.state_size * STATE_BYTES + inputs * CACHE_BYTES)
+    scale = 2 if value_bytes == 1 else 0
+    of_token = 2 * config.num_kv_heads * (config.head_dim * value_bytes + scale)
+    if (latent := config.latent_attention) is not None:
+        of_token = (latent.kv_rank + latent.rope_head_dim) * value_bytes + scale
+    of_linear = 0
+    if (delta := config.gated_delta) is not None:
+        values = delta.num_value_heads * delta.value_head_dim
+        inputs = (delta.convolution_width - 1) * (2 * delta.num_key_heads * delta.key_head_dim + values)
+        of_linear = values * delta.key_head_dim * STATE_BYTES + inputs * CACHE_BYTES
+    stacks = 2 if config.architecture == "encoder_decoder" else 1
+    linear = config.layer_types.count("linear")
+    return float(stacks * (config.num_layers - linear) * tokens * of_token + linear * of_linear)
+
+
+def inference_memory(config: ModelConfig, parameters: ParameterCounts) -> dict[str, Any]:
+    """Bytes that a served model needs: `weights` by name of the format, and a text's cache of `tokens` in two precisions."""
+    return {
+        "weights": {form.name: weight_bytes(parameters, form) for form in FORMATS},
+        "tokens": config.cached_context_length,
+        "cache": cache_bytes_per_text(config),
+        "cache_8bit": cache_bytes_per_text(config, value_bytes=1),
+    }
 
 
 def estimate_deployment(

@@ -8,6 +8,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.communication import StepSpec
 from groundup.plan.compute_optimal import compute_optimal_size
+from groundup.plan.deployment_estimate import inference_memory
 from groundup.plan.engine_support import check_engine_machine
 from groundup.plan.feasibility import check_devices, check_hours, check_passes
 from groundup.plan.hardware import device_spec
@@ -74,6 +75,7 @@ class Plan:
             return summary
         summary["model"] = resolved_model_config(self.recipe).model_dump(mode="json", exclude_none=True)
         summary["parameters"] = asdict(self.parameters)
+        summary["inference"] = inference_memory(resolved_model_config(self.recipe), self.parameters)
         if devices := dict(describe_tuning_devices(self.recipe)):
             summary["tuning_devices"] = devices
         if self.recipe.base is not None:

@@ -21,7 +21,7 @@ def format_plan(summary: dict[str, Any]) -> str:
                       f"vocabulary {model['vocab_size']:,}"),
             ("parameters", format_count(summary["parameters"]["total"])),
         ]  # fmt: skip
-    finetuning, stages = _finetuning_rows(summary), summary.get("stage_seconds")
+    finetuning, stages = [*_finetuning_rows(summary), *_inference_rows(summary)], summary.get("stage_seconds")
     if "train" not in summary:
         training = [] if "base" in summary else [("training", "none: the recipe has no [train]")]
         total = [("time", f"about {format_hours(sum(stages.values()) / 3600)}")] if stages else []
@@ -64,6 +64,22 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if stages := summary.get("stages"):
         rows.append(("runs", ", ".join(stages)))
     return rows
+
+
+def _inference_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Memory of the served model: weights in each format, and the cache of one user."""
+    if (found := summary.get("inference")) is None:
+        return []
+    rows = [("serving", ", ".join(f"{name} {format_bytes(size)}" for name, size in found["weights"].items()))]
+    if found["cache"]:
+        rows.append(("cache", f"{format_bytes(found['cache'])} a user for {found['tokens']:,} tokens, "
+                              f"{format_bytes(found['cache_8bit'])} with kv_bits = 8"))  # fmt: skip
+    return rows
+
+
+def format_bytes(size: float) -> str:
+    """Bytes with a unit."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def describe_finetuning(cost: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -84,7 +83,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
         "seconds": time.monotonic() - began,
         "memory": {
             "state": {"simulated": memory_bytes["state"], "planned": memory.weights + memory.optimizer},
-            "peak": {"simulated": memory_bytes["peak"], "planned": memory.total},
+            "peak": {"simulated": memory_bytes["peak"], "planned": memory.total - memory.process - memory.slack},
         },
         "sent": {axis: {"simulated": sent[axis], "planned": planned[axis]} for axis in AXES if planned[axis]},
     }
@@ -109,12 +108,13 @@ def accelerator_kernels() -> Iterator[None]:
     def fused_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         return norm._RMSNorm.apply(x, weight, eps)  # type: ignore[return-value]
 
-    with (
-        mock.patch.object(norm, "rms_norm", fused_norm),
-        mock.patch.object(attention, "EAGER_MAX_SCORES", 0),
-        mock.patch.dict(loss.CHUNK_SIZES, cpu=loss.CHUNK_SIZES["cuda"]),
-    ):
+    kept = norm.rms_norm, attention.EAGER_MAX_SCORES, loss.CHUNK_SIZES["cpu"]
+    norm.rms_norm, attention.EAGER_MAX_SCORES = fused_norm, 0
+    loss.CHUNK_SIZES["cpu"] = loss.CHUNK_SIZES["cuda"]
+    try:
         yield
+    finally:
+        norm.rms_norm, attention.EAGER_MAX_SCORES, loss.CHUNK_SIZES["cpu"] = kept
 
 
 def _simulate_step(

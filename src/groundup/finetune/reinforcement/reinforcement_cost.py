@@ -9,6 +9,7 @@ from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.input_check import are_local
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
+from groundup.plan.deployment_estimate import cache_bytes_per_text
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import finetuning_defaults
 from groundup.plan.hardware import device_spec
@@ -67,10 +68,10 @@ def estimate_reinforcement(recipe: Recipe, machine: Machine) -> dict[str, Any] |
     )
     base = None if recipe.base is None else base_model_path(recipe.base)
     memory = tuning_memory(model, config.model_copy(update={"lora_rank": rank}), length, max(1, 2_048 // length), base)
-    cache = (
-        8 * ANSWERS_AT_ONCE * length * model.num_layers * model.num_kv_heads * model.head_dim
-    )  # keys and values, float32
-    copy = 4 * count_parameters(model).total if config.kl_coefficient and config.method == "full" else 0
+    cache = ANSWERS_AT_ONCE * cache_bytes_per_text(model, length, value_bytes=4)
+    copy = (
+        memory.optimizer / 2 if config.kl_coefficient else 0.0
+    )  # the trained weights as they were: as large as a moment
     needed, available = memory.total + cache + copy, MEMORY_FRACTION * device.memory_bytes
     if needed > available:
         raise UserError(
