@@ -97,7 +97,7 @@ STAGES = (
     Stage(
         "export", "10-export", "export", "groundup.quantize.stage:export", extra_sections=("seed",),
         inputs=("tokens", *MODEL_STAGES), required_sections=("train",), version=2,
-        check="groundup.interop.model_export:check_export",
+        check="groundup.interop.export_support:check_export",
     ),
     Stage(
         "report", "11-report", "report", "groundup.report.stage:run", extra_sections=("name",),

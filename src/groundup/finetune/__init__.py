@@ -9,6 +9,7 @@
     seq2seq.py                 the same for an encoder-decoder, such as translation
     translation.py             scores of translations and summaries
     finetune_task.py           which of the two a model learns
+    tuning_memory.py           memory of a method's training
     finetune_plan.py           cost and checks of fine-tuning [base], before anything runs
     lora.py                    low-rank adapters
     tuning_options.py          options that all methods share, and what each method trains

@@ -1,9 +1,7 @@
 """What fine-tuning of [base] will cost, and whether its tokenizer can render conversations: before the first stage runs."""
 
 import math
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -17,33 +15,21 @@ from groundup.finetune.training_data.conversations import read_conversations, sp
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
+from groundup.finetune.tuning_memory import tuning_memory
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
-from groundup.interop.model_loading import is_quantized
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
 from groundup.plan.layout_search import MEMORY_FRACTION
-from groundup.plan.memory_estimate import (
-    FROZEN_CROSS_ENTROPY_CHUNK,
-    SINGLE_DEVICE,
-    MemoryEstimate,
-    device_kind,
-    estimate_training_memory,
-    forward_pass,
-    layer_activations,
-)
+from groundup.plan.memory_estimate import device_kind
 from groundup.plan.parallel_layout import planned_devices
 from groundup.plan.parameter_count import count_parameters
-from groundup.plan.saved_activations import end_activations
 from groundup.plan.stage_support import check_chat
 from groundup.plan.training_speed import TrainingSpeed
 from groundup.plan.tuning_layout import tuning_layout
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig
-from groundup.recipe.layout_config import LayoutConfig
-from groundup.recipe.train_config import TrainConfig
-from groundup.recipe.tuning_config import TuningConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML, PLAIN
 from groundup.tokenizer.special_tokens import TURN_END, TURN_START
@@ -51,8 +37,6 @@ from groundup.train.micro_batch import DEFAULT_TOKENS
 
 EXACT_ITEMS = 2_000
 """Conversations or preferences that the plan encodes: of fewer, steps are those of the run; of more, so many are a sample."""
-NF4_BYTES = 4.127 / 8
-"""Of a weight: quantize/layers/nf4.py."""
 
 
 def check_base_chat(recipe: Recipe) -> None:
@@ -151,9 +135,10 @@ def _cost(
     assert recipe.base is not None
     kind = device_kind(recipe.budget.hardware)
     micro_batch = max(1, min(device_rows, DEFAULT_TOKENS[kind] // length))
-    memory = tuning_memory(config, finetune, length, micro_batch, base_model_path(recipe.base), layout)
-    if finetune.teacher is not None:
-        memory = with_teacher(memory, base_model_path(BaseModelConfig(model=finetune.teacher), "finetune.teacher"))
+    teacher = finetune.teacher and base_model_path(BaseModelConfig(model=finetune.teacher), "finetune.teacher")
+    memory = tuning_memory(
+        config, finetune, length, micro_batch, base_model_path(recipe.base), layout, kind=kind, teacher=teacher or None
+    )
     available = MEMORY_FRACTION * device.memory_bytes
     if memory.total > available:
         raise UserError(
@@ -170,59 +155,3 @@ def _cost(
         "memory_bytes": memory.total,
         "hours": seconds / SECONDS_PER_HOUR,
     }
-
-
-def tuning_memory(
-    config: ModelConfig,
-    finetune: TuningConfig,
-    length: int,
-    micro_batch: int,
-    base: Path | None,
-    layout: LayoutConfig = SINGLE_DEVICE,
-) -> MemoryEstimate:
-    """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters, over the base as it is stored.
-
-    `base`: the model of [base]; None: one that the run trains. The memory is that of each device of `layout`; packed weights
-    are whole on each.
-    """
-    compute_bytes = 4 if finetune.precision == "float32" else 2
-    train = TrainConfig(precision=finetune.precision)
-    full = estimate_training_memory(config, length, micro_batch, layout, train=train)
-    if finetune.method == "full":
-        return full
-    step = forward_pass(config, length, micro_batch, layout, train, "cuda")
-    by_layer = layer_activations(config, step, length, layout, train)
-    rank = finetune.lora_rank or 0
-    widths = 2 * (config.hidden_size + config.num_heads * config.head_dim) + 2 * config.num_kv_heads * config.head_dim
-    widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
-    adapters = 4 * rank * widths * config.num_layers / layout.data_ranks
-    logits = 6 * config.vocab_size * min(length * micro_batch, FROZEN_CROSS_ENTROPY_CHUNK)
-    stored = 4.0 * count_parameters(config).total
-    is_packed = finetune.method == "qlora" or (base is not None and is_quantized(base))
-    weights = stored if base is None else _base_bytes(config, base, is_packed)
-    largest = (
-        compute_bytes * config.hidden_size * config.intermediate_size
-    )  # one matrix is cast or dequantized at a time
-    if layout.data_ranks > 1 and not is_packed:  # two blocks are gathered at a time
-        largest += 2 * weights / max(1, config.num_layers)
-        weights /= layout.data_ranks
-    return MemoryEstimate(
-        weights=weights + adapters, gradients=adapters, optimizer=2 * adapters, unsharded=largest, logits=logits,
-        activations=sum(by_layer) + end_activations(config, step), process=full.process, activations_by_layer=tuple(by_layer),
-    )  # fmt: skip
-
-
-def with_teacher(memory: MemoryEstimate, teacher: Path) -> MemoryEstimate:
-    """`memory` with the weights of a teacher, as its files hold them, and its logits beside the student's."""
-    size = sum(file.stat().st_size for file in teacher.glob("*.safetensors"))
-    return replace(memory, weights=memory.weights + size, logits=2 * memory.logits)
-
-
-def _base_bytes(config: ModelConfig, base: Path, is_packed: bool) -> float:
-    """Bytes of the weights of [base] in memory; `is_packed`: the matrices of blocks in NF4."""
-    counts = count_parameters(config)
-    stored = sum(file.stat().st_size for file in base.glob("*.safetensors")) if base.is_dir() else 4 * counts.total
-    if is_quantized(base) or not is_packed:
-        return stored
-    matrices = counts.attention if config.moe is not None else counts.attention + counts.feed_forward
-    return stored - (stored / counts.total - NF4_BYTES) * matrices

@@ -22,6 +22,7 @@ Files, in reading order:
     model_card.py          name and licence of a model, kept from import to export
     gguf/                  GGUF files, import and export
     model_export.py        export by format name
+    export_support.py      whether a format can represent a recipe's model
     model_loading.py       models by path
     export_check.py        logits and ids of a model and of its export
     adapters/              LoRA and trained tokens: layers, PEFT folders, merging
@@ -32,12 +33,37 @@ Files, in reading order:
 
 Deliberately absent: code that comes with a model, pickles, downloads (paths only), and families with modules that `model`
 lacks: they are refused by name. Quantized weights are unpacked; `quantize` keeps them packed.
+
+The names below are imported on first use: a plan checks [export] without torch.
 """
 
-from groundup.interop.adapters import load_adapter, merge_lora, save_adapter
-from groundup.interop.huggingface_model import export_huggingface, load_huggingface
-from groundup.interop.model_export import EXPORT_FORMATS, export
-from groundup.interop.model_loading import open_model, resolve_device, resolve_model_path
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.interop.adapters import load_adapter as load_adapter
+    from groundup.interop.adapters import merge_lora as merge_lora
+    from groundup.interop.adapters import save_adapter as save_adapter
+    from groundup.interop.huggingface_model import export_huggingface as export_huggingface
+    from groundup.interop.huggingface_model import load_huggingface as load_huggingface
+    from groundup.interop.model_export import EXPORT_FORMATS as EXPORT_FORMATS
+    from groundup.interop.model_export import export as export
+    from groundup.interop.model_loading import open_model as open_model
+    from groundup.interop.model_loading import resolve_device as resolve_device
+    from groundup.interop.model_loading import resolve_model_path as resolve_model_path
+
+_LAZY_IMPORTS = {
+    "EXPORT_FORMATS": "model_export",
+    "export": "model_export",
+    "export_huggingface": "huggingface_model",
+    "load_adapter": "adapters",
+    "load_huggingface": "huggingface_model",
+    "merge_lora": "adapters",
+    "open_model": "model_loading",
+    "resolve_device": "model_loading",
+    "resolve_model_path": "model_loading",
+    "save_adapter": "adapters",
+}
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -51,3 +77,9 @@ __all__ = [
     "resolve_model_path",
     "save_adapter",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY_IMPORTS:
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)

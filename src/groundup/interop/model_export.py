@@ -13,8 +13,7 @@ from groundup.interop.classifier_files import find_classifier_family, read_class
 from groundup.interop.huggingface_model import DTYPES, check_huggingface, export_huggingface
 from groundup.interop.model_card import ModelCard, copy_legal_files, read_model_card, write_card_files
 from groundup.interop.reward_files import is_reward_model, read_reward
-from groundup.plan.derive import resolved_model_config
-from groundup.recipe import ModelConfig, Recipe
+from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
 
@@ -78,16 +77,6 @@ def _gguf(
     from groundup.interop.gguf import export_gguf  # optional dependency
 
     return [export_gguf(model, tokenizer, out / "model.gguf", dtype, card, importance)]
-
-
-def check_export(recipe: Recipe) -> None:
-    """Raises UserError if the format of recipe.export cannot represent recipe.model or its tokenizer."""
-    assert recipe.export is not None
-    EXPORT_CHECKS[recipe.export.format](resolved_model_config(recipe), recipe.export.dtype or "float32")
-    if recipe.export.format == "gguf" and recipe.tokenizer is not None and recipe.tokenizer.pretrained is None:
-        from groundup.interop.gguf.gguf_tokenizer import check_bpe
-
-        check_bpe(recipe.tokenizer.algorithm)
 
 
 def _check_gguf(config: ModelConfig, dtype: str) -> None:

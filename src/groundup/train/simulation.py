@@ -108,13 +108,14 @@ def accelerator_kernels() -> Iterator[None]:
     def fused_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         return norm._RMSNorm.apply(x, weight, eps)  # type: ignore[return-value]
 
-    kept = norm.rms_norm, attention.EAGER_MAX_SCORES, loss.CHUNK_SIZES["cpu"]
+    kept = norm.rms_norm, attention.EAGER_MAX_SCORES
     norm.rms_norm, attention.EAGER_MAX_SCORES = fused_norm, 0
     loss.CHUNK_SIZES["cpu"] = loss.CHUNK_SIZES["cuda"]
     try:
         yield
     finally:
-        norm.rms_norm, attention.EAGER_MAX_SCORES, loss.CHUNK_SIZES["cpu"] = kept
+        norm.rms_norm, attention.EAGER_MAX_SCORES = kept
+        del loss.CHUNK_SIZES["cpu"]
 
 
 def _simulate_step(

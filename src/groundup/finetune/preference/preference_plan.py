@@ -6,8 +6,9 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
-from groundup.finetune.finetune_plan import EXACT_ITEMS, tuning_memory, with_chat_template
+from groundup.finetune.finetune_plan import EXACT_ITEMS, with_chat_template
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
+from groundup.finetune.tuning_memory import tuning_memory
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
@@ -100,7 +101,7 @@ def estimate_preference(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     device_rows = math.ceil(rows / layout.num_devices)
     answers = len(lengths[0]) * max(1, min(device_rows, DEFAULT_TOKENS[kind] // (len(lengths[0]) * longest)))
     base = base_model_path(recipe.base)
-    memory = tuning_memory(config, tuning, longest, answers, base, layout).total
+    memory = tuning_memory(config, tuning, longest, answers, base, layout, kind=kind, whole_answers=True).total
     if memory > MEMORY_FRACTION * device.memory_bytes:
         raise UserError(
             f"preference tuning needs {memory / 1e9:.1f} GB, expected at most "

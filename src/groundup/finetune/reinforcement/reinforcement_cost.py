@@ -5,15 +5,17 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.finetune_plan import tuning_memory, with_chat_template
+from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.input_check import are_local
+from groundup.finetune.tuning_memory import tuning_memory
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.deployment_estimate import cache_bytes_per_text
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import finetuning_defaults
 from groundup.plan.hardware import device_spec
 from groundup.plan.layout_search import MEMORY_FRACTION
+from groundup.plan.memory_estimate import device_kind
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_time import BYTES_PER_TOKEN, SCORING_FACTOR, token_seconds
 from groundup.plan.training_speed import TrainingSpeed
@@ -67,11 +69,10 @@ def estimate_reinforcement(recipe: Recipe, machine: Machine) -> dict[str, Any] |
         or finetuning_defaults("generation", config.method, count_parameters(model).total, 0)["lora_rank"]
     )
     base = None if recipe.base is None else base_model_path(recipe.base)
-    memory = tuning_memory(model, config.model_copy(update={"lora_rank": rank}), length, max(1, 2_048 // length), base)
+    kind, tuning = device_kind(recipe.budget.hardware), config.model_copy(update={"lora_rank": rank})
+    memory = tuning_memory(model, tuning, length, max(1, 2_048 // length), base, kind=kind, whole_answers=True)
     cache = ANSWERS_AT_ONCE * cache_bytes_per_text(model, length, value_bytes=4)
-    copy = (
-        memory.optimizer / 2 if config.kl_coefficient else 0.0
-    )  # the trained weights as they were: as large as a moment
+    copy = memory.optimizer / 2 if config.kl_coefficient else 0.0  # trained weights as they were, as large as a moment
     needed, available = memory.total + cache + copy, MEMORY_FRACTION * device.memory_bytes
     if needed > available:
         raise UserError(
