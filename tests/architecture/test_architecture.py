@@ -43,7 +43,8 @@ def test_chapters_before_the_model_import_no_torch(module):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["plan", "recipes/llama-7b.toml", "--json"], ["explain", "train.steps"]]
+    "arguments",
+    [["--help"], ["plan", "recipes/llama-7b.toml", "--json", "--set", "export={}"], ["explain", "train.steps"]],
 )
 def test_quick_commands_import_no_large_package(arguments):
     code = (

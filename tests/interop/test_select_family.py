@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.export_support import is_plain
 from groundup.interop.families import FAMILIES
 from groundup.interop.families.select_family import canonical_config, lossy_fields, select_family
 from groundup.interop.fold_scales import fold_scales
@@ -156,3 +157,13 @@ def test_bundled_recipes_can_be_exported(name: str):
 def test_models_that_init_writes_can_be_exported(goal: str, family: str):
     knobs = tomllib.loads(ARCHITECTURES[goal][0])
     assert check_huggingface(config(**knobs, num_kv_heads=3), "float32").name == family
+
+
+@pytest.mark.parametrize(
+    "knobs", [{}, {"qk_norm": True}, {"tie_embeddings": True}, {"num_kv_heads": 1, "head_dim": 24}]
+)
+def test_plain_models_need_no_family_looked_up(knobs):
+    config = ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, **knobs)
+    assert is_plain(config)
+    assert check_huggingface(config, "float32").name in ("llama", "qwen3")
+    assert not is_plain(config.model_copy(update={"norm_placement": "sandwich"}))

@@ -1,14 +1,18 @@
 """Memory and number of passes of deduplication: the formulas, and estimates from file sizes before a run."""
 
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
+from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.archive import estimate_text_bytes
+from groundup.data.archive import compile_glob, estimate_text_bytes
 from groundup.data.file_kind import LEFT_OUT_KINDS, detect_kind, head_bytes
 from groundup.data.inputs import FileSpec, InputFile, cached_package, local_files, resolve_files
 from groundup.recipe.data_config import DataConfig, FileKind, SourceConfig
@@ -110,10 +114,32 @@ def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
     size, topics = 0.0, getattr(spec, "topics", ())
     files = resolve_files(spec, machine, lazy=True)
     for file in files:
-        members = file.iter_members() if file.is_archive else ()
-        names = [(member.name, member.size) for member in members] or [(file.name, file.path.stat().st_size)]
+        names = _member_sizes(file, file.path.stat().st_mtime_ns) if file.is_archive else ()
+        names = names or [(file.name, file.path.stat().st_size)]
         size += sum(estimate_text_bytes(*each) for each in names if not topics or PurePath(each[0]).stem in topics)
     return size * (_share_read(files) if getattr(spec, "kind", None) == "auto" else 1.0)
+
+
+@cache
+def _member_sizes(file: InputFile, modified: int) -> Sequence[tuple[str, int]]:
+    """(name, size) of the selected members of an archive.
+
+    Those of a package, whose archive may take seconds to read, are kept beside it in the cache.
+    """
+    if not file.is_package:
+        return [(member.name, member.size) for member in file.iter_members()]
+    kept = file.path.with_name(f".{file.path.name}.members.json")
+    try:
+        found = json.loads(kept.read_bytes())
+    except (OSError, ValueError):
+        found = {}
+    if found.get("modified") != modified:
+        members = [(member.name, member.size) for member in replace(file, members=None).iter_members()]
+        found = {"modified": modified, "members": members}
+        with suppress(OSError):  # a cache that cannot be written
+            write_atomically(kept, json.dumps(found).encode())
+    matcher = compile_glob(file.members or "**")
+    return [(name, size) for name, size in found["members"] if matcher.match(name)]
 
 
 def _share_read(files: Sequence[InputFile]) -> float:

@@ -70,7 +70,7 @@ def _inference_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Memory of the served model: weights in each format, and the cache of one user."""
     if (found := summary.get("inference")) is None:
         return []
-    rows = [("serving", ", ".join(f"{name} {format_bytes(size)}" for name, size in found["weights"].items()))]
+    rows = [("serving", "; ".join(f"{name}: {format_bytes(size)}" for name, size in found["weights"].items()))]
     if found["cache"]:
         rows.append(("cache", f"{format_bytes(found['cache'])} a user for {found['tokens']:,} tokens, "
                               f"{format_bytes(found['cache_8bit'])} with kv_bits = 8"))  # fmt: skip
