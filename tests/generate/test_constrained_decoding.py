@@ -183,6 +183,21 @@ def test_choices_and_grammars(tokenizer, compiler, model):
             assert re.fullmatch(pattern, tokenizer.decode(ids)) or len(ids) == 60
 
 
+def test_many_choices_one_of_which_begins_another(tokenizer, compiler, model):
+    texts = [*(f"{number}b" for number in range(3000)), "7", "7"]
+    grammar = compiler.choice(texts)
+    found = set()
+    for seed in range(8):
+        sampling = SamplingParams(seed=seed, grammar=grammar, logit_bias={tokenizer.encode("7")[-1]: 20.0})
+        found.add(tokenizer.decode(generate(model, [3], max_tokens=9, sampling=sampling, stop_ids=tokenizer.stop_ids)))
+    assert found <= {*texts}
+
+
+def test_automata_have_a_limit(compiler, tokenizer):
+    with pytest.raises(UserError, match="too many expressions"):  # other requests wait while they grow
+        compiler.regex("a{50000}").start().accept(tokenizer.encode("a")[-1])
+
+
 def test_a_schema_inside_of_a_grammar(compiler):
     compiler.lark('start: "x" %json {"type": "integer", "description": "' + "a & b " * 20 + '"}')
 

@@ -287,6 +287,11 @@ def test_a_faulty_request_does_not_disturb_the_others(model, tokenizer):
     refused(answers[2], 500, "invalid_logits")
 
 
+@pytest.mark.parametrize("form", [{"regex": "a{1000}{1000}"}, {"grammar": "start: " + " | ".join(["/a/"] * 3000)}])
+def test_a_grammar_that_is_too_complex_is_the_fault_of_the_request(client, form):
+    refused(complete(client, structured_outputs=form, temperature=0), 400, "no_token_fits")
+
+
 def test_a_prompt_that_does_not_fit_the_cache_disturbs_nobody(model, tokenizer):
     with (
         TestClient(create_app(model, tokenizer, name="tiny", cache_memory=20_000)) as client,

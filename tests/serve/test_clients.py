@@ -44,7 +44,11 @@ def test_client_programs(address):
 
 @pytest.mark.parametrize("address", [""], indirect=True)
 def test_requests_by_the_description(address):
-    """Schemathesis: requests that fit the description and requests that do not; no 5xx, and answers as described."""
+    """Schemathesis: requests that fit the description and requests that do not; no 5xx, and answers as described.
+
+    Not that every request of the right shape is accepted (positive_data_acceptance): fields exclude one another, such as
+    stream and prompt_logprobs, and a model has no token 300, reasoning effort or target language. Those are refused with 400.
+    """
     command = [
         Path(str(PYTHON)).with_name("st"), "run", f"{address}/openapi.json", "--max-examples", "50", "--no-color",
         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",

@@ -70,6 +70,21 @@ def test_requests_and_responses_fit_their_schemas(agent, description, path):
             check(each, event, description)
 
 
+@pytest.mark.parametrize(("path", "more"), [
+    ("/v1/completions", {"prompt_logprobs": 2}),
+    ("/v1/completions", {"echo": True}),
+    ("/v1/chat/completions", {"prompt_logprobs": 0}),
+])  # fmt: skip
+def test_log_probabilities_of_prompts_are_described(agent, description, path, more):
+    answer = agent.post(path, json=ASKED[path] | more).json()
+    check(answer, "Chat" if "chat" in path else "Completion", description)
+    described = description["components"]["schemas"]["Chat" if "chat" in path else "Completion"]
+    if "prompt_logprobs" in more:
+        assert {*answer, *answer["choices"][0]} <= {
+            *described["properties"], *described["properties"]["choices"]["items"]["properties"],
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("path", "name"), [("/v1/models", "ModelList"), ("/v1/models/m", "Model"), ("/health", "Health")]
 )

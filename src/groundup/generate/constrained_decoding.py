@@ -28,6 +28,8 @@ MAX_MULTIPLE_OF = 1000
 """Automata for multiples are as large as the number."""
 MAX_INTERSECTED = 8
 """Patterns of a schema with `allOf`, or terminals joined by & in a grammar: automata of intersections grow exponentially."""
+LEXER_FUEL = 100_000
+"""Steps to build the automata of a grammar, and half of it at each token: a tenth of a second, which other requests wait."""
 COMPILED_GRAMMARS = 64
 """Compiled grammars that a compiler keeps."""
 MAX_ERROR = 200
@@ -132,7 +134,8 @@ class GrammarCompiler:
         """One of several texts."""
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise UserError("choices: expected texts that are not empty")
-        return self._compile("lark", "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts))
+        forms = " | ".join(json.dumps(text, ensure_ascii=False) for text in dict.fromkeys(texts))
+        return self._compile("lark", f"start: CHOICE\nCHOICE: {forms}")  # one terminal: a parser follows 2,000 rules at most
 
     def lark(self, grammar: str) -> Grammar:
         """Texts of a context-free grammar: in llguidance's variant of Lark's syntax, in which `%json {...}` embeds a JSON
@@ -165,7 +168,12 @@ class GrammarCompiler:
                 source = (LLMatcher.grammar_from_regex if kind == "regex" else LLMatcher.grammar_from_lark)(text)
         except ValueError as error:
             raise UserError(f"the {kind} cannot be compiled: {_one_line(str(error))}") from None
-        limits = LLParserLimits(max_grammar_size=100_000, verbose_errors=False)
+        limits = LLParserLimits(
+            max_grammar_size=100_000,
+            initial_lexer_fuel=LEXER_FUEL,
+            step_lexer_fuel=LEXER_FUEL // 2,
+            verbose_errors=False,
+        )
         matcher = LLMatcher(self._vocabulary, source, log_level=0, limits=limits)
         matcher.compute_bitmask()  # finds a grammar without texts
         if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()):

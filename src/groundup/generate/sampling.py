@@ -24,6 +24,10 @@ class InvalidLogitsError(UserError):
     """Logits of which no token can be chosen: not a number, or infinite."""
 
 
+class NoTokenFitsError(InvalidLogitsError):
+    """A grammar that cannot go on, or rules that ban every token: a fault of the request, not of the model."""
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How the next token is sampled.
@@ -231,7 +235,7 @@ def sample_token(
     """The next token's id. `prompt_ids`, `output_ids`: the text so far; `stop_ids`: excluded before `min_tokens`;
     `allowed`: the tokens that a grammar allows.
 
-    Raises InvalidLogitsError when the logits are not finite, or when every token is excluded.
+    Raises InvalidLogitsError when the logits are not finite, NoTokenFitsError when every token is excluded.
     """
     logits = logits.detach().to("cpu", torch.float32)
     if not logits.max().isfinite():
@@ -242,7 +246,7 @@ def sample_token(
     if allowed is not None:
         logits = logits.masked_fill(~allowed, -torch.inf)
     if logits.max() == -torch.inf:
-        raise InvalidLogitsError(
+        raise NoTokenFitsError(
             "every token is banned", hint="fewer banned_sequences, a smaller min_tokens, or another grammar"
         )
     if sampling.greedy:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.sampling import InvalidLogitsError, SamplingParams, sample_token
+from groundup.generate.sampling import NoTokenFitsError, InvalidLogitsError, SamplingParams, sample_token
 
 
 class SequenceSampler:
@@ -32,7 +32,7 @@ class SequenceSampler:
     def next(self, logits: Tensor) -> int:
         """The next token, by logits (V); unless it is a stop token, the sequence goes on after it.
 
-        Raises InvalidLogitsError as `sample_token` does, and when the grammar is too complex.
+        Raises InvalidLogitsError as `sample_token` does, and NoTokenFitsError.
         """
         try:
             allowed = None if self._grammar is None else self._grammar.allowed(logits.shape[-1], self.stop_ids)
@@ -47,7 +47,7 @@ class SequenceSampler:
         except InvalidLogitsError:
             raise
         except UserError as error:
-            raise InvalidLogitsError(error.message, hint=error.hint) from None
+            raise NoTokenFitsError(error.message, hint=error.hint) from None
         return token
 
     def copy(self) -> "SequenceSampler":

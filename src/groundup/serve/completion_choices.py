@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from groundup.generate import Request, StepOutput, StreamDetokenizer
 from groundup.generate.prompt_logprobs import TokenScore
+from groundup.generate.sampling import NoTokenFitsError
 from groundup.serve.api_error import ApiError
 from groundup.serve.engine_thread import OutputStream
 from groundup.serve.prometheus import ServerMetrics
@@ -225,6 +226,8 @@ class CompletionChoices:
                 self.metrics.first_token_seconds.observe(time.perf_counter() - self.started)
                 first = False
             if output.error is not None:
+                if isinstance(output.error, NoTokenFitsError):
+                    raise ApiError(400, output.error.message, code="no_token_fits")
                 raise ApiError(500, output.error.message, code="invalid_logits")
             choice = by_request[output.request]
             delta = choice.add_output(output)

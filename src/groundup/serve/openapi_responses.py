@@ -37,8 +37,17 @@ LOGPROB = {"token": TEXT, "logprob": NUMBER, "bytes": _list(COUNT)}
 CALL = _object(id=TEXT, type=_constant("function"), function=_object(name=TEXT, arguments=TEXT))
 CHAT_LOGPROBS = _maybe(_object(content=_list(_object(**LOGPROB, top_logprobs=_list(_object(**LOGPROB))))))
 COMPLETION_LOGPROBS = _maybe(
-    _object(tokens=_list(TEXT), token_logprobs=_list(NUMBER), top_logprobs=_list(ANY_OBJECT), text_offset=_list(COUNT))
+    _object(
+        tokens=_list(TEXT),
+        token_logprobs=_list(_maybe(NUMBER)),
+        top_logprobs=_maybe(_list(_maybe(ANY_OBJECT))),
+        text_offset=_list(COUNT),
+    )
 )
+PROMPT_LOGPROBS = _list(
+    _maybe({"type": "object", "additionalProperties": _object(logprob=NUMBER, rank=COUNT, decoded_token=TEXT)})
+)
+"""By token id; null for the first token of the prompt."""
 COMMON = {"id": TEXT, "created": COUNT, "model": TEXT}
 
 RESPONSE_SCHEMAS: dict[str, Schema] = {
@@ -62,10 +71,20 @@ RESPONSE_SCHEMAS: dict[str, Schema] = {
         ("usage",),
         **COMMON,
         object=_constant("text_completion"),
-        choices=_list(_object(index=COUNT, text=TEXT, logprobs=COMPLETION_LOGPROBS, finish_reason=FINISH_REASON)),
+        choices=_list(
+            _object(
+                ("prompt_logprobs",),
+                index=COUNT,
+                text=TEXT,
+                logprobs=COMPLETION_LOGPROBS,
+                finish_reason=FINISH_REASON,
+                prompt_logprobs=PROMPT_LOGPROBS,
+            )
+        ),
         usage=_ref("Usage"),
     ),
     "Chat": _object(
+        ("prompt_logprobs",),
         **COMMON,
         object=_constant("chat.completion"),
         choices=_list(
@@ -79,6 +98,7 @@ RESPONSE_SCHEMAS: dict[str, Schema] = {
             )
         ),
         usage=_ref("Usage"),
+        prompt_logprobs=PROMPT_LOGPROBS,
     ),
     "ChatChunk": _object(
         ("usage",),
