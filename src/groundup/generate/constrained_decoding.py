@@ -135,7 +135,9 @@ class GrammarCompiler:
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise UserError("choices: expected texts that are not empty")
         forms = " | ".join(json.dumps(text, ensure_ascii=False) for text in dict.fromkeys(texts))
-        return self._compile("lark", f"start: CHOICE\nCHOICE: {forms}")  # one terminal: a parser follows 2,000 rules at most
+        return self._compile(
+            "lark", f"start: CHOICE\nCHOICE: {forms}"
+        )  # one terminal: a parser follows 2,000 rules at most
 
     def lark(self, grammar: str) -> Grammar:
         """Texts of a context-free grammar: in llguidance's variant of Lark's syntax, in which `%json {...}` embeds a JSON
