@@ -43,7 +43,7 @@ def test_client_programs(address):
 
 
 @pytest.mark.parametrize("address", [""], indirect=True)
-def test_requests_by_the_description(address):
+def test_requests_by_the_description(address, tmp_path):
     """Schemathesis: requests that fit the description and requests that do not; no 5xx, and answers as described.
 
     Not that every request of the right shape is accepted (positive_data_acceptance): fields exclude one another, such as
@@ -53,5 +53,5 @@ def test_requests_by_the_description(address):
         Path(str(PYTHON)).with_name("st"), "run", f"{address}/openapi.json", "--max-examples", "50", "--no-color",
         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-5000:]

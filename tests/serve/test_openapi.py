@@ -62,7 +62,7 @@ def test_requests_and_responses_fit_their_schemas(agent, description, path):
     check(response.json(), kinds["application/json"]["schema"]["$ref"].rpartition("/")[2], description)
     check(agent.post(path, json={}).json(), "Error", description)
     if "text/event-stream" in kinds:
-        event = re.search(r"is a (\w+)", kinds["text/event-stream"]["schema"]["description"])[1]
+        (event,) = re.findall(r"is a (\w+)", kinds["text/event-stream"]["schema"]["description"])
         stream = agent.post(path, json=ASKED[path] | {"stream": True}).text
         data = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
         assert len(data) > 2

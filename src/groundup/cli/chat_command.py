@@ -51,14 +51,14 @@ def chat(
 
     Example: echo "Hello" | groundup chat runs/quickstart --system "Answer in one word."
     """
-    from groundup.generate import SamplingParams, make_deterministic
+    from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
     from groundup.generate.terminal_chat import read_conversation
 
     messages = [] if resume is None else read_conversation(resume)
-    network, tokenizer = open_for_writing(model, device, dtype, verify, adapter, kv_bits=kv_bits)
-    if deterministic:
-        make_deterministic(network)
+    network, tokenizer = open_for_writing(
+        model, device, dtype, verify, adapter, kv_bits=kv_bits, deterministic=deterministic
+    )
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     is_run = (model / STAGE_FOLDERS["tokens"]).is_dir()
     if converse(

@@ -122,7 +122,7 @@ def generate(
 
     Example: groundup generate runs/quickstart --prompt "Once upon a time"
     """
-    from groundup.generate import SamplingParams, make_deterministic, set_target_language
+    from groundup.generate import SamplingParams, set_target_language
     from groundup.generate.generation import require_generative
 
     searches = [
@@ -161,9 +161,9 @@ def generate(
     if best_of is not None and best_of < n:
         raise UserError(f"--best-of {best_of}, expected at least --n = {n}")
     texts = read_texts(input) if input else []
-    network, tokenizer = open_for_writing(model, device, dtype, verify, adapter, kv_bits=kv_bits)
-    if deterministic:
-        make_deterministic(network)
+    network, tokenizer = open_for_writing(
+        model, device, dtype, verify, adapter, kv_bits=kv_bits, deterministic=deterministic
+    )
     network = require_generative(network)
     if target_language is not None:
         set_target_language(network, tokenizer, target_language)

@@ -29,26 +29,46 @@ def check_writes_text(path: Path) -> None:
 
 
 def open_for_text(
-    path: Path, device: str, dtype: str, verify: bool, adapter: Path | None = None, *, kv_bits: int | None = None
+    path: Path,
+    device: str,
+    dtype: str,
+    verify: bool,
+    adapter: Path | None = None,
+    *,
+    kv_bits: int | None = None,
+    deterministic: bool = False,
 ) -> tuple[Any, Any]:
-    """Model and tokenizer; `dtype` as in `open_model`, `kv_bits` as in `use_kv_bits`. Raises UserError for a reward model."""
-    from groundup.generate import use_kv_bits
+    """Model and tokenizer; `dtype` as in `open_model`, `kv_bits` as in `use_kv_bits`, `deterministic`: `make_deterministic`.
+
+    Raises UserError for a reward model.
+    """
+    from groundup.generate import make_deterministic, use_kv_bits
     from groundup.quantize import open_model
 
     check_writes_text(path)
     model, tokenizer = open_model(path, device=device, dtype=dtype, adapter=adapter, verify=verify)
-    return use_kv_bits(model, kv_bits), tokenizer
+    model = use_kv_bits(model, kv_bits)
+    if deterministic:
+        make_deterministic(model)
+    return model, tokenizer
 
 
 def open_for_writing(
-    path: Path, device: str, dtype: str, verify: bool, adapter: Path | None = None, *, kv_bits: int | None = None
+    path: Path,
+    device: str,
+    dtype: str,
+    verify: bool,
+    adapter: Path | None = None,
+    *,
+    kv_bits: int | None = None,
+    deterministic: bool = False,
 ) -> tuple[Any, Any]:
     """`open_for_text` of a model that writes. Raises UserError for an encoder and for a classifier."""
     from groundup.generate.generation import require_generative
     from groundup.interop.classifier_files import read_classifier
     from groundup.interop.model_loading import as_trained, resolve_model_path
 
-    model, tokenizer = open_for_text(path, device, dtype, verify, adapter, kv_bits=kv_bits)
+    model, tokenizer = open_for_text(path, device, dtype, verify, adapter, kv_bits=kv_bits, deterministic=deterministic)
     folder = resolve_model_path(path)
     if folder.is_dir() and (head := read_classifier(folder)) is not None:
         labels = ", ".join(head.settings.labels[:5])

@@ -100,7 +100,6 @@ def serve(
 
     Example: groundup serve runs/quickstart --port 8000
     """
-    from groundup.generate import make_deterministic
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.interop.model_loading import as_trained, resolve_model_path
     from groundup.serve.api_keys import ApiKeys
@@ -122,9 +121,7 @@ def serve(
     if keys is None and "GROUNDUP_API_KEY" in os.environ:
         raise UserError("GROUNDUP_API_KEY is empty, expected a key", hint="unset it for a server without a key")
     limits = RateLimits(requests_per_minute, tokens_per_minute) if requests_per_minute or tokens_per_minute else None
-    network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits)
-    if deterministic:
-        make_deterministic(network)
+    network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits, deterministic=deterministic)
     if draft is not None and cache_memory is not None:
         cache_memory, draft_memory = cache_memory * 3 // 4, cache_memory // 4
     else:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.sampling import NoTokenFitsError, InvalidLogitsError, SamplingParams, sample_token
+from groundup.generate.sampling import InvalidLogitsError, NoTokenFitsError, SamplingParams, sample_token
 
 
 class SequenceSampler:
