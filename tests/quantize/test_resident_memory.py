@@ -61,7 +61,7 @@ def make_folders(folder, tokenizer, sizes):
 
 SMOLLM2 = {
     "vocab_size": 49_152, "hidden_size": 576, "num_layers": 30, "num_heads": 9, "num_kv_heads": 3, "intermediate_size": 1536,
-    "context_length": 2048,
+    "context_length": 2048, "tie_embeddings": True,
 }  # fmt: skip
 
 
