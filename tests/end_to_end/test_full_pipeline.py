@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,16 +23,6 @@ def groundup(*arguments, **options):
     """Run the command line; returns the finished process."""
     command = [sys.executable, "-m", "groundup.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
-    """Run folder of the tiny recipe, all stages complete."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = groundup("run", tiny_recipe, "--runs", runs)
-    assert done.returncode == 0, done.stderr
-    assert "groundup chat" in done.stdout
-    return runs / "tiny"
 
 
 def test_all_stages_are_complete_and_verify(tiny_run):
