@@ -169,7 +169,7 @@ def test_quantization_alone_calibrates_on_text_of_the_model(inputs: Path, tmp_pa
     quantized = metrics(folder / "09-quantized")
     assert quantized["text_origin"] == "samples"
     assert quantized["bytes"]["after"] < quantized["bytes"]["before"]
-    assert quantized["held_out"]["gptq"]["kl_divergence"] < quantized["held_out"]["rtn"]["kl_divergence"] * 1.2
+    assert quantized["held_out"]["autoround"]["kl_divergence"] < quantized["held_out"]["rtn"]["kl_divergence"] * 1.2
     assert "wrote itself" in render_html(build_report(folder))
 
 

@@ -29,6 +29,6 @@ def test_quickstart_scores():
     assert "doing" in answers["How are you doing?"] or "good" in answers["How are you doing?"]
     assert len(answers["Hello"]) > 1
     held_out = quantized["held_out"]
-    assert held_out["gptq"]["kl_divergence"] < held_out["rtn"]["kl_divergence"] < 0.1
-    assert held_out["gptq"]["bits_per_byte"] - held_out["float"]["bits_per_byte"] < 0.05
+    assert held_out["autoround"]["kl_divergence"] < held_out["rtn"]["kl_divergence"] < 0.1
+    assert held_out["autoround"]["bits_per_byte"] - held_out["float"]["bits_per_byte"] < 0.05
     assert metrics("10-export")["max_logit_difference"] < 1e-4

@@ -48,7 +48,7 @@ REFUSED = {
     f"{RTN} --bits -4": "bits = -4",
     "quantize plain --out small --method nf4 --bits 3": "quantize.bits = 3 with quantize.method = nf4",
     "quantize plain --out small --method smoothquant --group-size 64": "quantize.group_size = 64",
-    "quantize plain --out small --rounding-steps 9": "quantize.rounding_steps = 9",
+    "quantize plain --out small --method gptq --rounding-steps 9": "quantize.rounding_steps = 9",
     "quantize plain --compare --methods nf4-3": "--methods nf4-3: unknown",
     "quantize plain --out small --method fast": "method = 'fast'",
     "quantize plain --out small --damp-percent 0": "damp_percent = 0",

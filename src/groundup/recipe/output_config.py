@@ -27,7 +27,7 @@ class QuantizeConfig(BaseConfig):
     """Quantization of the final model."""
 
     method: Literal["rtn", "gptq", "awq", "autoround", "nf4", "float8", "smoothquant"] = knob(
-        "gptq",
+        "autoround",
         "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023); autoround: rounding learned block by block "
         "(Cheng et al. 2023); nf4: 4-bit normal floats (Dettmers et al. 2023); float8: E4M3; smoothquant: 8 bits for weights and "
         "inputs (Xiao et al. 2022)",

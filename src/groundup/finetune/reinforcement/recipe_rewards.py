@@ -6,7 +6,7 @@ from functools import partial
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.code_sandbox import check_sandbox
-from groundup.finetune.reinforcement.reinforcement_plan import function_file
+from groundup.finetune.reinforcement.reward_file import function_file
 from groundup.finetune.reinforcement.rewards import (
     Problem,
     RewardFunction,

@@ -1,18 +1,18 @@
 """What learning from rewards will read and cost: before the first stage runs."""
 
-from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
+from groundup.finetune.reinforcement.reward_file import function_file
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.plan.derive import resolved_model_config
 from groundup.plan.stage_support import check_row_length
 from groundup.plan.tuning_layout import check_tuning_layout
 from groundup.recipe import Recipe
-from groundup.recipe.reinforcement_config import ReinforcementConfig, RewardConfig
+from groundup.recipe.reinforcement_config import ReinforcementConfig
 
 
 def identity(section: ReinforcementConfig, machine: Machine) -> dict[str, Any]:
@@ -26,20 +26,6 @@ def identity(section: ReinforcementConfig, machine: Machine) -> dict[str, Any]:
             path = function_file(reward, machine.reward_code)
             hashes[f"reward {reward.function}"] = hash_file(path)
     return hashes
-
-
-def function_file(reward: RewardConfig, allowed: str | None) -> Path:
-    """The file of a reward function. Raises UserError unless the command line names it."""
-    assert reward.function is not None
-    path = Path(reward.function.rpartition(":")[0])
-    if allowed is None or path.resolve() != Path(allowed).resolve():
-        raise UserError(
-            f"reinforcement.rewards: function {reward.function} would run code of {path}, which the command line does not allow",
-            hint=f"look at the file first, then --set machine.reward_code={path}",
-        )
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"reinforcement.rewards: {path}: no such file, expected path/to/file.py:function")
-    return path
 
 
 def check_reinforcement(recipe: Recipe) -> None:
