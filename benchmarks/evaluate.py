@@ -32,7 +32,8 @@ def measure(side: str, task: str, options: argparse.Namespace) -> dict[str, Any]
 
     from groundup.artifacts.progress import Progress
     from groundup.evaluate.harness_datasets import local_datasets
-    from groundup.evaluate.lm_eval_adapter import HarnessModel, harness_tasks
+    from groundup.evaluate.harness_tasks import harness_tasks
+    from groundup.evaluate.lm_eval_adapter import HarnessModel
     from groundup.quantize import open_model
 
     torch.set_num_threads(1)
@@ -56,7 +57,7 @@ def measure(side: str, task: str, options: argparse.Namespace) -> dict[str, Any]
         found = simple_evaluate(
             model,
             tasks=[task],
-            task_manager=harness_tasks(None),
+            task_manager=harness_tasks([task]),
             limit=options.items,
             bootstrap_iters=0,
             verbosity="ERROR",

@@ -67,7 +67,8 @@ def main(model: str, datasets: str, items: int = 100) -> None:
 
     from groundup.artifacts.progress import Progress
     from groundup.evaluate.harness_datasets import local_datasets
-    from groundup.evaluate.lm_eval_adapter import HarnessModel, harness_tasks, sandboxed_metrics
+    from groundup.evaluate.harness_tasks import harness_tasks
+    from groundup.evaluate.lm_eval_adapter import HarnessModel, sandboxed_metrics
     from groundup.quantize import open_model
 
     torch.set_num_threads(1)
@@ -78,7 +79,7 @@ def main(model: str, datasets: str, items: int = 100) -> None:
     }
     store = Path(tempfile.gettempdir()) / "lm_eval_table.json"
     rows: dict[str, list[str]] = json.loads(store.read_text()) if store.exists() else {}
-    manager = harness_tasks(None)
+    manager = harness_tasks(list(TASKS))
     for task, metric in TASKS.items():
         if task in rows:
             continue

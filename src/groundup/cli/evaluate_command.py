@@ -122,6 +122,11 @@ def evaluate(
     questions = (
         None if task is None else task_of_file(task, apply_chat_template=apply_chat_template, delimiter=delimiter)
     )
+    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    if tasks is not None:
+        from groundup.evaluate.harness_tasks import harness_tasks
+
+        harness_tasks(names)  # a wrong name is told before the model is read
     progress = PROGRESS_KINDS["auto"]()
     network, tokenizer = open_for_text(model, device, dtype, verify, adapter)
     score: dict[str, Any] = {"dtype": weight_dtype(network)}
@@ -148,7 +153,6 @@ def evaluate(
     if tasks is not None:
         from groundup.evaluate.lm_eval_adapter import run_harness
 
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
         harness = run_harness(
             network, tokenizer, names, progress, datasets_folder=datasets, num_fewshot=num_fewshot, limit=limit,
             apply_chat_template=apply_chat_template, cache=cache,

