@@ -32,6 +32,24 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """The command line in this process: `cli("plan recipe.toml")` gives exit code, output and errors."""
+
+    def call(command: str) -> tuple[int, str, str]:
+        from groundup.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["groundup", *command.split()])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+
+    return call
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """One torch thread: a stage sets the number for its process, and the next test would have other bits."""

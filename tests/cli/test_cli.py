@@ -67,14 +67,15 @@ def run_code(code, *arguments, cwd=ROOT):
         ("train recipe.toml", "train: no such command", "groundup run RECIPE --until"),
     ],
 )
-def test_user_error_is_one_line_with_a_hint(arguments, error, hint):
-    done = groundup(*arguments.split())
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    first, second = done.stderr.splitlines()
+def test_user_error_is_one_line_with_a_hint(cli, monkeypatch, arguments, error, hint):
+    monkeypatch.chdir(ROOT)
+    code, out, err = cli(arguments)
+    assert (code, out) == (2, ""), err
+    first, second = err.splitlines()
     assert first.startswith(f"error: {error}") or (first.startswith("error: ") and error in first)
     assert second.startswith("hint: ")
     assert hint in second
-    assert "_worker" not in done.stderr
+    assert "_worker" not in err
 
 
 def test_missing_package_names_its_extra(tmp_path):

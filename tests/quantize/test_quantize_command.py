@@ -1,11 +1,9 @@
 """`groundup quantize` and `groundup export` with odd values: one line and exit code 2, never a traceback."""
 
 import json
-import sys
 
 import pytest
 
-from groundup.cli import main
 from groundup.model import save_model
 from groundup.recipe.output_config import QuantizeConfig
 
@@ -24,16 +22,6 @@ def folder(make_decoder, byte_tokenizer, tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x81" * 99)
     return tmp_path
-
-
-def call(monkeypatch, capsys, command: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["groundup", *command.split()])
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    return (code, *capsys.readouterr())
 
 
 RTN = "quantize plain --out small --method rtn --calibration text.txt --eval-tokens 512"
@@ -81,10 +69,10 @@ REFUSED = {
 }
 
 
-def test_odd_values_are_one_line(folder, monkeypatch, capsys):
+def test_odd_values_are_one_line(folder, cli):
     before = sorted(path.name for path in folder.iterdir())
     for command, words in REFUSED.items():
-        code, out, err = call(monkeypatch, capsys, command)
+        code, out, err = cli(command)
         errors = [line for line in err.splitlines() if line.startswith("error: ")]
         assert (code, out, len(errors)) == (2, "", 1), f"{command}: {err}"
         assert words in errors[0], f"{command}: {err}"
@@ -92,8 +80,8 @@ def test_odd_values_are_one_line(folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flags", ["--group-size -1 --bits 3", "--group-size 99999 --asymmetric --bits 2"])
-def test_odd_values_that_are_right(folder, monkeypatch, capsys, flags):
-    code, out, err = call(monkeypatch, capsys, f"{RTN} {flags} --json")
+def test_odd_values_that_are_right(folder, cli, flags):
+    code, out, err = cli(f"{RTN} {flags} --json")
     assert code == 0, err
     summary = json.loads(out)
     assert summary["held_out"]["rtn"]["kl_divergence"] > 0
@@ -101,27 +89,25 @@ def test_odd_values_that_are_right(folder, monkeypatch, capsys, flags):
 
 
 @pytest.mark.parametrize("method", ["float8", "nf4"])
-def test_methods_with_one_scheme(folder, monkeypatch, capsys, method):
-    code, out, err = call(
-        monkeypatch, capsys, f"quantize plain --out small --method {method} --calibration text.txt --eval-tokens 512"
-    )
+def test_methods_with_one_scheme(folder, cli, method):
+    code, out, err = cli(f"quantize plain --out small --method {method} --calibration text.txt --eval-tokens 512")
     assert code == 0, err
     assert f"{method}, {'8 bits, a scale for each row' if method == 'float8' else '4 bits, groups of 64'}" in out
     assert "rounding alone" in out
 
 
-def test_every_knob_has_a_flag(monkeypatch, capsys):
+def test_every_knob_has_a_flag(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    _, out, _ = call(monkeypatch, capsys, "quantize --help")
+    _, out, _ = cli("quantize --help")
     for knob in QuantizeConfig.model_fields:
         assert f"--{knob.replace('_', '-')}" in out, knob
 
 
-def test_a_model_without_quantization_says_so_with_null(folder, monkeypatch, capsys):
-    assert call(monkeypatch, capsys, "export plain --out hf")[0] == 0
+def test_a_model_without_quantization_says_so_with_null(folder, cli):
+    assert cli("export plain --out hf")[0] == 0
     path = folder / "hf" / "config.json"
     for value, works in ((None, True), ([], False), (5, False), ({}, False), ("x", False)):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": value}))
-        code, _, err = call(monkeypatch, capsys, "export hf --out again")
+        code, _, err = cli("export hf --out again")
         assert (code == 0) == works, (value, err)
         assert works or [line for line in err.splitlines() if line.startswith("error: ")], value
