@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from groundup.plan.memory_estimate import estimate_training_memory
+from groundup.recipe import ModelConfig
+from groundup.recipe.train_config import TrainConfig
+from groundup.train.simulation import simulate_device
+
+SMALL = {"vocab_size": 4096, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "context_length": 256}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,6 +31,22 @@ def check(found: dict[str, Any], memory: float, sent: float) -> None:
         assert both["simulated"] == pytest.approx(both["planned"], rel=memory)
     for both in found["sent"].values():
         assert both["simulated"] == pytest.approx(both["planned"], rel=sent)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "optimizer", "checkpointing"),
+    [
+        ({}, "adamw", "none"),
+        ({"qk_norm": True, "norm_placement": "sandwich", "tie_embeddings": True}, "adamw", "none"),
+        ({"feed_forward": "gelu", "num_kv_heads": 2}, "muon", "full"),
+    ],
+)
+def test_one_device_needs_what_is_planned(knobs, optimizer, checkpointing):
+    config = ModelConfig(**SMALL | knobs)
+    train = TrainConfig(batch_tokens=1024, sequence_length=256, optimizer=optimizer)
+    planned = estimate_training_memory(config, 256, 4, activation_checkpointing=checkpointing, train=train)
+    simulated = simulate_device(config, train, 4, 256, checkpointing)
+    assert planned.total - planned.process - planned.slack == pytest.approx(simulated["peak"], rel=0.05)
 
 
 def test_a_small_model_on_a_thousand_devices():
