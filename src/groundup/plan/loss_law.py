@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from groundup.plan.scaling_law import ScalingLaw
 
+NATS = "nats per token"
+
 
 @dataclass(frozen=True)
 class LossLaw:
@@ -21,7 +23,7 @@ class LossLaw:
     size_exponent: float
     data_scale: float
     data_exponent: float
-    unit: str = "nats per token"
+    unit: str = NATS
 
     def loss(self, parameters: float, tokens: float) -> float:
         """Loss of a model with `parameters`, trained on `tokens` that it reads once."""

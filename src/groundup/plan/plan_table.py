@@ -1,7 +1,22 @@
 """The plan as a table for the terminal."""
 
+import math
 from typing import Any
 
+from groundup.plan.expected_loss import UNIT, WEB_BYTES_PER_TOKEN
+from groundup.plan.loss_law import NATS
+
+MEMORY_PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "unsharded": "unsharded weights",
+    "activations": "activations",
+    "logits": "logits",
+    "slack": "allocator slack",
+    "process": "process and libraries",
+}
+"""Names of the parts of a memory estimate; others are shown as they are called."""
 MANY_EPOCHS = 4.5
 """Passes over the text from which the plan warns."""
 
@@ -33,10 +48,7 @@ def format_plan(summary: dict[str, Any]) -> str:
         *([("text", describe_data(summary))] if "data" in summary else []),
         ("steps", f"{train['steps']:,}, {train['batch_tokens']:,} tokens each, sequences of {train['sequence_length']:,}"),
         ("optimizer", f"{_format_optimizer(train)}, {train['warmup_steps']} warmup steps, {train['lr_schedule']} schedule"),
-        ("memory", f"{memory['total'] / 1e9:.2f} GB per device: weights {memory['weights'] / 1e9:.2f}, gradients "
-                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, "
-                   f"unsharded weights {memory['unsharded'] / 1e9:.2f}, activations "
-                   f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
+        ("memory", describe_memory(memory)),
         ("layout", f"{layout['devices']} x {budget['hardware']}, {_format_axes(layout)}, micro-batch "
                    f"{layout['micro_batch']}{_format_checkpointing(layout['activation_checkpointing'])}"),
         ("compute", format_flops(summary["total_flops"])),
@@ -48,6 +60,22 @@ def format_plan(summary: dict[str, Any]) -> str:
     rows += _simulation_rows(summary.get("simulation"))
     rows += _cost_rows(summary)
     return _align([*rows, *finetuning])
+
+
+def describe_memory(memory: dict[str, Any]) -> str:
+    """Memory of a device, and its parts of at least one percent."""
+    parts = [(name, size) for name, size in memory_parts(memory) if size >= 0.01 * memory["total"]]
+    shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts)
+    return f"{format_bytes(memory['total'])} per device: {shown}"
+
+
+def memory_parts(memory: dict[str, Any]) -> list[tuple[str, float]]:
+    """Name and bytes of each part that is not empty."""
+    return [
+        (MEMORY_PARTS.get(name, name.replace("_", " ")), value)
+        for name, value in memory.items()
+        if name != "total" and isinstance(value, int | float) and value > 0
+    ]
 
 
 def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -163,14 +191,17 @@ def _scaling_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         return rows
     curve = scaling["isoflop"]
     parameters, tokens, loss = curve["minimum"]
+    unit, factor = scaling["unit"], 1.0
+    if unit == NATS:  # as the loss to expect
+        unit, factor = UNIT, 1 / math.log(2) / WEB_BYTES_PER_TOKEN
     if curve["penalty"] > 1.1:
-        best = f"{format_count(parameters)} parameters on {format_count(tokens)} tokens would reach {loss:.2f}"
-        best += f" {scaling['unit']}, not {curve['chosen'][2]:.2f}"
+        best = f"{format_count(parameters)} parameters on {format_count(tokens)} tokens would reach {factor * loss:.2f}"
+        best += f" {unit}, not {factor * curve['chosen'][2]:.2f}"
         penalty = f"this plan takes {curve['penalty']:.2g} times the compute of its loss"
         rows.append(("same compute", f"{best}; {penalty}"))
     double = next(step for step in scaling["other_budgets"] if step["factor"] == 2)
     rows.append(("twice of it", f"{format_count(double['parameters'])} parameters on {format_count(double['tokens'])} tokens: "
-                                f"{double['loss']:.2f} {scaling['unit']}, {-double['change']:.3f} less"))  # fmt: skip
+                                f"{factor * double['loss']:.2f} {unit}, {-factor * double['change']:.3f} less"))  # fmt: skip
     return rows
 
 

@@ -3,22 +3,11 @@
 from typing import Any
 
 from groundup.plan.layout_search import AS_FAST
-from groundup.plan.plan_table import format_flops
+from groundup.plan.plan_table import format_flops, memory_parts
 from groundup.report import formatting
 from groundup.report.blueprint.blueprint_plots import plot_memory, plot_ranges, plot_timeline
 from groundup.report.elements import Cell, Element, code, figure, key_values, paragraph, section, strong, table
 
-MEMORY_PARTS = {
-    "weights": "weights",
-    "gradients": "gradients",
-    "optimizer": "optimizer state",
-    "unsharded": "unsharded weights",
-    "activations": "activations",
-    "logits": "logits",
-    "slack": "allocator slack",
-    "process": "process and libraries",
-}
-"""Names of the parts of a memory estimate; others are shown as they are called."""
 AXES = {
     "shards": "weights, gradients and optimizer state sharded",
     "replicate": "groups that hold the same weights",
@@ -27,15 +16,6 @@ AXES = {
     "context": "each sequence split (context parallel)",
     "expert": "experts split (expert parallel)",
 }
-
-
-def memory_parts(memory: dict[str, Any]) -> list[tuple[str, float]]:
-    """Name and bytes of each part that is not empty."""
-    return [
-        (MEMORY_PARTS.get(name, name.replace("_", " ")), value)
-        for name, value in memory.items()
-        if name != "total" and isinstance(value, int | float) and value > 0
-    ]
 
 
 def memory_section(plan: dict[str, Any]) -> dict[str, Any]:
