@@ -116,9 +116,10 @@ class InitSession:
         """Lines about the chosen plan: fine-tuning data, text, time of all stages."""
         from groundup.artifacts.machine import Machine
         from groundup.finetune.training_data.input_check import count_inputs
-        from groundup.plan.plan_table import describe_data, describe_time
+        from groundup.plan.plan_table import describe_data, describe_time, format_count
         from groundup.stage_runs import estimate_run_seconds
 
+        assert self.found is not None
         lines, planned = [], offered.plan
         if planned.recipe.finetune is not None and (read := count_inputs(planned.recipe.finetune)):
             lines.append(f"for fine-tuning: {read.describe()}")
@@ -126,6 +127,10 @@ class InitSession:
         if "data" in summary:
             summary["data"]["estimated"] = True
             lines.append(f"expect: {describe_data(summary)}")
+        elif planned.recipe.train is not None and (tokens := planned.recipe.train.tokens):
+            lines.append(f"text: not counted yet; this plan is for {format_count(tokens)} tokens")
+            if not self.found.data.sources:
+                lines[-1] += "; the recipe names a sample of 3 million: give yours with --data"
         if goal in init_recipe.CHAT_GOALS and planned.parameters and planned.parameters.total < SMALL_CHAT:
             lines.append(
                 "a chat model of this size knows the answers that it was trained on, and little else; a downloaded model knows "

@@ -30,6 +30,8 @@ from groundup.recipe.recipe import BudgetConfig, PartialModelConfig
 from groundup.recipe.train_config import TrainConfig
 
 SECONDS_PER_HOUR = 3600
+MONEY_SHARE = 0.99
+"""Of the money that a plan aims at: a plan meets its time within 1%, and its cost is not to exceed the money."""
 VOCAB_MULTIPLE = 64
 """The vocabulary is padded to a multiple of this, for fast matrix products."""
 MAX_EPOCHS = 4
@@ -224,7 +226,7 @@ def budget_seconds(budget: BudgetConfig) -> float | None:
         per_hour = budget_cost(1.0, budget).total
         if per_hour == 0:
             raise UserError("budget.cost with a price of 0: money does not limit the training", hint="set budget.hours")
-        limits.append(budget.cost / per_hour * SECONDS_PER_HOUR)
+        limits.append(MONEY_SHARE * budget.cost / per_hour * SECONDS_PER_HOUR)
     return min(limits, default=None)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.derive import SECONDS_PER_HOUR, Plan
+from groundup.plan.derive import MONEY_SHARE, SECONDS_PER_HOUR, Plan
 from groundup.plan.expected_loss import UNIT, expected_loss
 from groundup.plan.hardware import DEVICES, device_spec
 from groundup.plan.init_recipe import RecipeData, check_hardware, check_hours, recipe_toml
@@ -24,6 +24,8 @@ OPEN = "open"
 NOW_HOURS, TONIGHT_HOURS, LONGEST_HOURS = 1.0, 8.0, 168.0
 """Hours of the plans where none are given: now, tonight, and at most a week for money."""
 SMALL_FRACTION = 1 / 8
+AS_GOOD = 1.005
+"""Ratio of losses to expect up to which a plan on other devices is not offered."""
 DEVICE_COUNTS = (1, 2, 4, 8)
 """Devices of one machine among which the best plan chooses."""
 
@@ -95,7 +97,7 @@ def make_offers(budget: BudgetAnswers, here: str) -> list[Offer]:
     """
     hardware, devices = budget.hardware or here, budget.devices or 1
     affordable = _affordable_hours(budget.money, hardware, devices)
-    cost = None if math.isinf(affordable) else budget.money
+    cost = None if run_cost(1.0, hardware, devices).is_owned else budget.money
     small = NOW_HOURS if budget.hours is None else budget.hours * SMALL_FRACTION
     good = TONIGHT_HOURS if budget.hours is None else budget.hours
     offers = [
@@ -113,9 +115,9 @@ def default_offer(budget: BudgetAnswers) -> str:
 
 
 def _affordable_hours(money: float | None, hardware: str, devices: int) -> float:
-    """Hours that the money pays; infinite without money, and for a device without a price: it is owned."""
-    price = run_cost(1.0, hardware, devices)
-    return math.inf if money is None or price.is_owned or not price.total else money / price.total
+    """Hours that the money pays, of an owned device its electricity; infinite without money, and for a device without a price."""
+    price = run_cost(1.0, hardware, devices).total
+    return math.inf if money is None or not price else MONEY_SHARE * money / price
 
 
 def _best_offer(budget: BudgetAnswers) -> Offer:
@@ -125,7 +127,7 @@ def _best_offer(budget: BudgetAnswers) -> Offer:
     names = [budget.hardware] if budget.hardware else [name for name in load_prices()["per_hour"] if name in DEVICES]
     counts = (budget.devices,) if budget.devices else DEVICE_COUNTS
     offers = [
-        Offer("best", name, count, min(limit, hours), None if math.isinf(hours) else budget.money)
+        Offer("best", name, count, min(limit, hours), None if run_cost(1.0, name, count).is_owned else budget.money)
         for name in names
         for count in counts
         if budget.devices or count <= device_spec(name).devices_per_machine
@@ -142,7 +144,7 @@ def _operations(offer: Offer) -> float:
 def plan_offers(
     goal: str, data: RecipeData, offers: Sequence[Offer], name: str, relative_speeds: Mapping[str, float] | None = None
 ) -> tuple[list[OfferedPlan], list[str]]:
-    """The plans of `offers`, without those that equal a longer one, and a line for each that is not possible.
+    """The plans of `offers`, without those that equal a longer one, and a line for each that is not possible or no better.
 
     `relative_speeds`: of devices, as in budget.relative_speed. Raises UserError if no offer is possible.
     """
@@ -158,6 +160,11 @@ def plan_offers(
             refused.append(f"{offer.name} plan: {reason.message}")
             continue
         offered = _offered(offer, text, plan, data.tokens)
+        if offer.name == "best" and (equal := [other for other in plans if _is_as_good(other, offered)]):
+            refused.append(
+                f"best plan: {offer.devices} x {offer.hardware} would be no better than the {equal[-1].offer.name} plan"
+            )
+            continue
         plans = [*(other for other in plans if not _is_same(offered, other)), offered]
     if not plans:
         raise error
@@ -182,6 +189,11 @@ def _is_same(one: OfferedPlan, other: OfferedPlan) -> bool:
         and one.plan.parameters == other.plan.parameters
         and one.plan.recipe.train.tokens == other.plan.recipe.train.tokens
     )
+
+
+def _is_as_good(one: OfferedPlan, other: OfferedPlan) -> bool:
+    """Whether other devices than those of `one` would reach no lower loss, as where the text is the limit."""
+    return one.offer.hardware != other.offer.hardware and one.loss["loss"] <= AS_GOOD * other.loss["loss"]
 
 
 def describe_offer(offered: OfferedPlan) -> dict[str, str]:

@@ -151,9 +151,10 @@ def _cost_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Money with the source of its price, energy and emissions."""
     cost = summary["run_cost"]
     devices = summary["budget"]["devices"]
-    hours = (
-        f"{format_count(devices * summary['hours'])} device-hours" if devices > 1 else format_hours(summary["hours"])
-    )
+    hours = format_hours(summary["hours"])
+    if devices > 1:
+        total = devices * summary["hours"]
+        hours = f"{format_count(total)} device-hours" if total >= 10 else f"{hours} of {devices} devices"
     price = f"{cost['total']:,.2f} {cost['currency']} for {hours}"
     source = f"{cost['per_device_hour']:.3g} an hour: {cost['source']}"
     rows = [("cost", f"{price} ({source})")]
@@ -286,5 +287,5 @@ def format_count(value: float) -> str:
 
 def format_hours(hours: float) -> str:
     if hours < 1:
-        return f"{60 * hours:.1f} minutes"
+        return f"{60 * hours:.1f} minutes" if 60 * hours >= 1 else f"{max(1.0, 3600 * hours):.0f} s"
     return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
