@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.generate import GREEDY, BatchingEngine, Request, SamplingParams, generate, use_kv_bits
+from groundup.generate import GREEDY, BatchingEngine, Request, SamplingParams, generate, generate_reference, use_kv_bits
 from groundup.generate.kv_cache_budget import new_paged_cache
 from groundup.generate.page_pool import PagePool
 from groundup.generate.paged_kv_cache import PAGE_SIZE, page_bytes
@@ -76,6 +76,38 @@ def test_architectures_in_too_few_pages(knobs):
     run(engine, requests)
     assert [request.tokens for request in requests] == expected
     assert engine.preemptions
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_pages_before_all_windows_are_given_back(kv_bits):
+    """Where no layer is global; with the same tokens, for sequences that share a prompt and for prefixes that are found again."""
+    model = tiny(num_layers=2, sliding_window=20, attention_pattern=("local",), context_length=400)
+    use_kv_bits(model, kv_bits)
+    prompts = [list(range(50)), list(range(50)), [*range(48), 7], [2]]
+    plain = generate if kv_bits else generate_reference  # with one static cache, without any
+    expected = [list(plain(model, prompt, max_tokens=40, sampling=GREEDY)) for prompt in prompts]
+    engine = BatchingEngine(model, max_batch=4, prefill_chunk=23)
+    requests = [Request(prompt, 40, GREEDY) for prompt in prompts]
+    for request in requests:
+        engine.submit(request)
+    most = 0
+    while engine.busy:
+        engine.step()
+        decodes = all(len(request.tokens) > 20 for request in requests)
+        most = max(most, engine.cache.pool.used if decodes else 0)
+    assert [request.tokens for request in requests] == expected
+    assert 0 < most <= 3 * len(prompts)
+    assert engine.cache.pool.used == 0
+
+
+def test_one_global_layer_keeps_all_pages():
+    model = tiny(num_layers=2, sliding_window=20, attention_pattern=("local", "global"), context_length=400)
+    engine = BatchingEngine(model)
+    engine.submit(Request([1], 150, GREEDY))
+    while engine.busy:
+        used = engine.cache.pool.used if "cache" in vars(engine) else 0
+        engine.step()
+    assert used == 10
 
 
 def test_sampled_requests_keep_their_generator_when_preempted(model):

@@ -31,6 +31,7 @@ class CachedSequence:
 
     Attributes:
         key: of its last page that has one.
+        pages: its table; NULL_PAGE where all windows have passed.
         num_keyed: pages with keys.
         layer_states: of state-space layers, one row each.
         layer_cross_key_values: of an encoder-decoder, for the source text.
@@ -67,6 +68,8 @@ class PagedKVCache:
         self.pool = PagePool(num_pages, PAGE_SIZE, num_pages if max_idle is None else max_idle)
         self.shares_prefixes = config.architecture == "decoder" and not config.has_state
         self.layer_index = _paged_layers(config)
+        has_global = any(config.layer_types[layer] == "global" for layer in self.layer_index)
+        self._window = None if has_global else config.sliding_window
         heads, *widths = cache_widths(config)
         layers, stored = len(self.layer_index), form.stored_dtype or dtype
         self._memories = [
@@ -121,25 +124,32 @@ class PagedKVCache:
     def fork(self, sequence: CachedSequence) -> CachedSequence:
         """Another sequence of the same text, which shares its pages."""
         for page in sequence.pages:
-            self.pool.share(page)
+            if page != NULL_PAGE:
+                self.pool.share(page)
         return CachedSequence(
             sequence.key, list(sequence.pages), sequence.length, sequence.num_keyed,
             dict(sequence.layer_states), list(sequence.layer_cross_key_values),
         )  # fmt: skip
 
     def remember(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
-        """Give the full pages of a sequence with these tokens their keys, so that later texts find them."""
+        """Give the full pages of a sequence with these tokens their keys, so that later texts find them.
+
+        Pages that no later token of the sequence attends to are given back.
+        """
         if self.shares_prefixes:
             for index in range(sequence.num_keyed, sequence.length // PAGE_SIZE):
                 sequence.key = page_key(sequence.key, tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE])
                 self.pool.register(sequence.pages[index], sequence.key)
                 sequence.num_keyed = index + 1
+        if self._window is not None:
+            passed = max(sequence.length - self._window + 1, 0) // PAGE_SIZE
+            self._give_back(self.pool.release(page for page in sequence.pages[:passed] if page != NULL_PAGE))
+            sequence.pages[:passed] = [NULL_PAGE] * passed
 
     def free(self, sequence: CachedSequence) -> None:
         """Give back the pages of a sequence, which is not to be used again."""
-        self._give_back(
-            self.pool.release(reversed(sequence.pages))
-        )  # the end of a text is forgotten before its beginning
+        held = [page for page in reversed(sequence.pages) if page != NULL_PAGE]
+        self._give_back(self.pool.release(held))  # the end of a text is forgotten before its beginning
         sequence.pages = []
 
     def forget_idle(self) -> None:
