@@ -5,6 +5,7 @@ an all-reduce (parallel/comm_counter.py counts it). For dense decoders without b
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from groundup.artifacts.machine import ActivationCheckpointing
@@ -58,17 +59,21 @@ class RankParameters:
 def rank_parameters(config: ModelConfig, layout: LayoutConfig, pipeline_rank: int = 0) -> RankParameters:
     """Parameters of all stages of one pipeline rank."""
     width, count = config.hidden_size, num_stages(layout)
-    blocks_of_kind = count_blocks(weight_shapes(config))
-    matrices, vectors = (
-        sum(number * prod(shape) for block, number in blocks_of_kind for shape in block.values() if is_matrix(shape))
-        // config.num_layers
-        for is_matrix in (lambda shape: len(shape) > 1, lambda shape: len(shape) == 1)
-    )
+    matrices, vectors = _mean_block(config)
     stages = stage_indices(pipeline_rank, layout)
     blocks = sum((n + 1) * config.num_layers // count - n * config.num_layers // count for n in stages)
     embedding = config.vocab_size * width
     head = embedding if count - 1 in stages and not (config.tie_embeddings and count == 1) else 0
     return RankParameters(blocks, matrices, vectors, embedding if 0 in stages else 0, head)
+
+
+@lru_cache
+def _mean_block(config: ModelConfig) -> tuple[int, int]:
+    """Weights in matrices and in vectors of a block, on average."""
+    blocks = count_blocks(weight_shapes(config))
+    sizes = [(number * prod(shape), len(shape) > 1) for block, number in blocks for shape in block.values()]
+    matrices = sum(size for size, is_matrix in sizes if is_matrix)
+    return matrices // config.num_layers, (sum(size for size, _ in sizes) - matrices) // config.num_layers
 
 
 def communication_bytes(config: ModelConfig, layout: LayoutConfig, spec: StepSpec) -> dict[str, float]:

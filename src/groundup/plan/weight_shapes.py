@@ -6,6 +6,7 @@ longer to import than a whole plan.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import MoEConfig
@@ -38,6 +39,7 @@ class WeightShapes:
         return self.ends | blocks
 
 
+@lru_cache  # a search of layouts asks for those of one model many thousand times
 def weight_shapes(config: ModelConfig) -> WeightShapes:
     """The weights of the model of `config`.
 
