@@ -367,16 +367,16 @@ def generation(device: str, small: bool) -> list[Finding]:
 
 def packed(device: str, small: bool) -> list[Finding]:
     """Layers in 4 bits: the kernel against the dequantized weight, and its time beside bfloat16 for 1, 16 and 512 rows."""
-    from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
+    from groundup.quantize import QuantizationScheme
     from groundup.quantize.kernels.kernel_choice import use_kernels
+    from groundup.quantize.layers.packed_layers import make_layer
+    from groundup.quantize.quantization_grid import round_to_nearest
 
     width = 256 if small else 4096
     plain = torch.nn.Linear(width, width, bias=False, device=device, dtype=torch.bfloat16).requires_grad_(False)
-    exact = torch.nn.Sequential(torch.nn.Linear(width, width, bias=False, device=device)).requires_grad_(False)
-    exact[0].weight.copy_(plain.weight)
-    quantize_model(exact, QuantizationSettings("rtn", QuantizationScheme(4, 128)))
-    weight = exact[0].dequantize()  # type: ignore[operator]
-    fast, findings = use_kernels(exact), []
+    layer = make_layer(round_to_nearest(plain.weight.float(), QuantizationScheme(4, 128)))
+    weight = layer.dequantize()
+    fast, findings = use_kernels(torch.nn.Sequential(layer)), []
     for rows in (1, 16, 512):
         x = torch.randn(rows, width, device=device, dtype=torch.bfloat16)
         with torch.inference_mode():

@@ -32,6 +32,7 @@ def test_every_part_runs_tiny_on_the_cpu(tmp_path):
         "large",
         "engines",
         "generation",
+        "packed",
     }
     checked = [finding for finding in findings if finding["correct"] is not None]
     assert len(checked) >= 16
