@@ -36,7 +36,7 @@ MISSING = $(strip $(if $(GROUNDUP_GPTQMODEL_PYTHON),,.venv-gptqmodel/.ready) $(i
 test-interop: .venv/.ready ## our quantized files in other engines, and the table of them; ARGS="-k llama" for a part
 	$(if $(MISSING),-@$(MAKE) --no-print-directory -k $(MISSING))
 	$(RUN)python -m pytest -m interop $(ARGS) tests/parity/test_quantized_formats.py tests/parity/test_interop_llama_cpp.py \
-	  tests/parity/test_quantize_gptqmodel.py
+	  tests/parity/test_quantize_gptqmodel.py tests/parity/test_vllm_server.py
 
 test-clients: .venv/.ready .venv-clients/.ready ## LangChain, LiteLLM and Open WebUI's calls against the server; schemathesis
 	GROUNDUP_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python $(RUN)python -m pytest -m interop tests/serve/test_clients.py

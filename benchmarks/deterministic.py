@@ -1,6 +1,6 @@
 """What `--deterministic` costs: one stream, sixteen together and a prompt, with and without, on the same weights in one run.
 
-    python benchmarks/deterministic.py MODEL [--dtype bfloat16] [--threads 1] [--modules]
+    python benchmarks/deterministic.py MODEL [--dtype bfloat16] [--threads 1] [--modules] [--save]
 
 Processor seconds of all threads. `--modules`: without the step in C on the deterministic side, as for models that it does not
 know.
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from dated_results import saved_output
 
 from groundup.generate import GREEDY, BatchingEngine, Request, generation, make_deterministic
 from groundup.quantize import open_model
@@ -53,7 +54,13 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--modules", action="store_true")
+    parser.add_argument("--save", action="store_true", help="write the results to benchmarks/results")
     args = parser.parse_args()
+    with saved_output("deterministic", "What --deterministic costs", save=args.save):
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     model, tokenizer = open_model(args.model, "cpu", dtype=args.dtype)
     plain = measure(model, tokenizer.vocab_size, args)

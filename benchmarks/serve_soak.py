@@ -1,6 +1,6 @@
 """A server under mixed load: are the answers right, all pages free and the memory flat at the end?
 
-    python benchmarks/serve_soak.py --minutes 10 [--clients 12] [MODEL]
+    python benchmarks/serve_soak.py --minutes 10 [--clients 12] [--save] [MODEL]
 
 Clients ask for whole and streamed answers, hang up, stop reading, send half a header, nonsense, long prompts and lists of
 prompts. Exit code 1 if a status is 5xx (but 503, which says that the server is full), a greedy answer differs from the first
@@ -19,6 +19,8 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+
+from dated_results import saved_output
 
 PROMPTS = ("a", "the quick brown fox", "1 2 3 4", "Once upon a time", "x" * 150, "\u6771\u4eac")
 JSON = {"Content-Type": "application/json"}
@@ -170,11 +172,17 @@ def main() -> int:
     parser.add_argument("model", nargs="?")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--save", action="store_true", help="write the results to benchmarks/results")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         serve_model(given.model)
         return 0
+    with saved_output("serve-soak", "A server under mixed load", save=given.save):
+        return run(given)
+
+
+def run(given: argparse.Namespace) -> int:
     command = [sys.executable, __file__, "--serve", *([given.model] if given.model else [])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -191,6 +199,7 @@ def main() -> int:
     finally:
         process.send_signal(signal.SIGINT)
         errors = process.communicate(timeout=60)[1]
+    print(f"{given.minutes:g} minutes, {given.clients} clients")
     for (kind, status), count in sorted(load.statuses.items()):
         print(f"{kind:<12} {status or 'closed'}  {count:,}")
     print(
