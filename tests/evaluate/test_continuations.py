@@ -101,4 +101,8 @@ def test_rows_of_sequences_that_begin_alike():
     assert rows[0].depths == [0, 1, 2, 3, 4, 2]
     assert rows[0].ends == [6, 6, 5, 5, 5, 6]
     assert rows[0].paths == {0: [0, 1, 2, 3], 4: [0, 1, 2, 3], 2: [0, 1, 2, 3, 4], 1: [0, 1, 5]}
-    assert [len(row.tokens) for row in prefix_tree.prefix_rows(sequences, max_tokens=4)] == [4, 5, 3, 2]
+    assert [len(row.tokens) for row in prefix_tree.prefix_rows(sequences, max_tokens=1)] == [6, 2]
+    choices = [(*range(2_000), choice) for choice in range(4)]  # of a question longer than a row
+    assert [len(row.tokens) for row in prefix_tree.prefix_rows(choices)] == [2_004]
+    questions = [(*range(500), *[number] * 400) for number in range(600, 604)]
+    assert [len(row.tokens) for row in prefix_tree.prefix_rows(questions)] == [1_700, 900]

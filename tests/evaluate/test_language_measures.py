@@ -167,7 +167,7 @@ def test_longest_loop_is_that_of_all_stretches():
 def test_a_model_that_copies_its_training_text_memorizes_all_of_it():
     train, held_out = (RandomDocuments(seed) for seed in (0, 1))
     ids = [id for document in train.documents for id in document]
-    found = score_memorization(LookupModel(50, copying(50, ids)), train, held_out, seed=0)  # type: ignore[arg-type]
+    found = score_memorization(LookupModel(50, copying(50, ids)), train, held_out, seed=0, progress=Progress())  # type: ignore[arg-type]
     assert found is not None
     assert found["train"]["share"] == 1
     assert found["held_out"]["share"] == 0
@@ -196,8 +196,8 @@ def test_longest_overlap_with_training_text(shards, tmp_path):
 def test_needle_is_found_as_far_as_the_model_reads(tokenizer):
     text = np.random.default_rng(0).integers(10, tokenizer.vocab_size, 2000).tolist()
     size = tokenizer.vocab_size
-    everywhere = score_needles(LookupModel(size, induction(size, 160)), tokenizer, [text], seed=0)
-    nearby = score_needles(LookupModel(size, induction(size, 60)), tokenizer, [text], seed=0)
+    everywhere = score_needles(LookupModel(size, induction(size, 160)), tokenizer, [text], seed=0, progress=Progress())
+    nearby = score_needles(LookupModel(size, induction(size, 60)), tokenizer, [text], seed=0, progress=Progress())
     assert everywhere is not None
     assert nearby is not None
     assert everywhere["accuracy"] == 1
@@ -206,7 +206,12 @@ def test_needle_is_found_as_far_as_the_model_reads(tokenizer):
     assert by_depth[1.0]["advantage"] > 5
     assert by_depth[0.0]["accuracy"] < 0.6
     assert abs(by_depth[0.0]["advantage"]) < 3
-    assert score_needles(LookupModel(size, induction(size, 9), context_length=24), tokenizer, [text], seed=0) is None
+    assert (
+        score_needles(
+            LookupModel(size, induction(size, 9), context_length=24), tokenizer, [text], seed=0, progress=Progress()
+        )
+        is None
+    )
 
 
 def test_logistic_regression_is_at_its_minimum():

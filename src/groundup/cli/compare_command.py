@@ -192,7 +192,7 @@ def _write_page(page: Path, answers: Mapping[str, Mapping[str, str]], seed: int)
 
     pairs = make_pairs(answers, seed)
     page.write_text(rating_page(list(map(asdict, pairs)), list(CHOICES)), encoding="utf-8")
-    print(f"{page}: {len(pairs)} pairs to rate", file=sys.stderr)
+    print(f"{page}: {len(pairs)} pair{'' if len(pairs) == 1 else 's'} to rate", file=sys.stderr)
 
 
 def _contamination(

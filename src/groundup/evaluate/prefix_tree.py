@@ -52,13 +52,16 @@ class PrefixRow:
 
 
 def prefix_rows(sequences: Sequence[tuple[int, ...]], max_tokens: int | None = None) -> Iterator[PrefixRow]:
-    """Rows of at most `max_tokens` tokens (ROW_TOKENS), or of one sequence, in lexicographic order of the sequences."""
+    """Rows of at most `max_tokens` tokens (ROW_TOKENS), or twice a sequence, in lexicographic order of the sequences.
+
+    Twice, since another row would read again what its sequences share: the choices of a long question stand in one row.
+    """
     max_tokens = max_tokens or ROW_TOKENS
     row, path, before = PrefixRow(), list[int](), ()
     for index in sorted(range(len(sequences)), key=sequences.__getitem__):
         sequence = sequences[index]
         shared = _shared_length(before, sequence)
-        full = len(row.tokens) + len(sequence) - shared > max_tokens
+        full = len(row.tokens) + len(sequence) - shared > max(max_tokens, 2 * len(sequence))
         if row.tokens and (full or shared < MIN_SHARED * len(sequence)):
             yield row
             row, shared = PrefixRow(), 0

@@ -23,8 +23,8 @@ NUM_DRAWS = 2_000
 """Of the noise of the bins, for the interval."""
 
 
-def score_calibration(model: Decoder, documents: Sequence[ScoredDocument]) -> dict[str, Any]:
-    """`calibration_error` of the scored tokens of documents."""
+def score_calibration(model: Decoder, documents: Sequence[ScoredDocument], progress: Any = None) -> dict[str, Any]:
+    """`calibration_error` of the scored tokens of documents; `progress`: a progress task, advanced by tokens."""
     confidences, is_right, numbers = [], [], []
     window = model.config.context_length
     for hidden, labels, document_index in scored_states(model, documents, window, max(1, window // 2)):
@@ -35,6 +35,8 @@ def score_calibration(model: Decoder, documents: Sequence[ScoredDocument]) -> di
             confidences += highest.tolist()
             is_right += (likeliest == labels[part]).tolist()
         numbers += document_index.tolist()
+        if progress is not None:
+            progress.advance(len(labels))
     return calibration_error(confidences, is_right, numbers)
 
 

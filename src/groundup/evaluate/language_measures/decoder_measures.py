@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from groundup.artifacts.progress import Progress
+from groundup.artifacts.progress import Progress, ProgressTask
 from groundup.data.clean.language import detect_language
 from groundup.evaluate.language_measures.calibration_error import score_calibration
 from groundup.evaluate.language_measures.memorization import longest_overlap, score_memorization
@@ -49,16 +49,17 @@ def measure_language(
     """
     texts = [[int(id) for id in document.ids] for document in documents]
     result: dict[str, Any] = {}
-    with progress.task("language measures", total=4, unit="measures") as task:
-        result["calibration"] = score_calibration(model, _first_tokens(documents))
-        task.advance()
-        result["samples"] = _measure_samples(model, tokenizer, texts, index, seed)
-        task.advance()
-        bodies = [text[document.num_context_tokens :] for text, document in zip(texts, documents, strict=True)]
-        result["needle"] = score_needles(model, tokenizer, bodies, seed=seed)
-        task.advance()
-        result["memorization"] = None if shards is None else score_memorization(model, *shards, seed=seed)
-        task.advance()
+    beginnings = _first_tokens(documents)
+    total = sum(document.num_scored_tokens for document in beginnings)
+    with progress.task("calibration", total=total, unit="tokens") as task:
+        result["calibration"] = score_calibration(model, beginnings, task)
+    with progress.task("samples", total=2 * NUM_SAMPLES, unit="samples") as task:
+        result["samples"] = _measure_samples(model, tokenizer, texts, index, seed, task)
+    bodies = [text[document.num_context_tokens :] for text, document in zip(texts, documents, strict=True)]
+    result["needle"] = score_needles(model, tokenizer, bodies, seed=seed, progress=progress)
+    result["memorization"] = (
+        None if shards is None else score_memorization(model, *shards, seed=seed, progress=progress)
+    )
     return {name: value for name, value in result.items() if value}
 
 
@@ -75,17 +76,22 @@ def _first_tokens(documents: Sequence[ScoredDocument]) -> list[ScoredDocument]:
 
 
 def _measure_samples(
-    model: Decoder, tokenizer: Tokenizer, texts: Sequence[Sequence[int]], index: SuffixArray | None, seed: int
+    model: Decoder,
+    tokenizer: Tokenizer,
+    texts: Sequence[Sequence[int]],
+    index: SuffixArray | None,
+    seed: int,
+    task: ProgressTask,
 ) -> dict[str, Any]:
     """Of samples after the beginnings of texts, and of the texts' own continuations."""
     length = min(SAMPLE_TOKENS, model.config.cached_context_length - PROMPT_TOKENS)
     texts = [text for text in texts if len(text) >= PROMPT_TOKENS + length][:NUM_SAMPLES]
     if length < 1 or len(texts) < 2:
         return {}
-    samples = {
-        name: write_samples(model, texts, sorted(tokenizer.stop_ids), temperature=temperature, seed=seed)
-        for name, temperature in TEMPERATURES.items()
-    }
+    samples: dict[str, list[list[int]]] = {}
+    for name, temperature in TEMPERATURES.items():
+        samples[name] = write_samples(model, texts, sorted(tokenizer.stop_ids), temperature=temperature, seed=seed)
+        task.advance(NUM_SAMPLES)
     samples["held_out"] = [list(text[PROMPT_TOKENS : PROMPT_TOKENS + length]) for text in texts]
     overlaps = {} if index is None else {name: longest_overlap(index, each) for name, each in samples.items()}
     return {

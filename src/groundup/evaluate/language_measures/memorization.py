@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from groundup.artifacts.progress import Progress
 from groundup.evaluate.continuations import Pair, score_continuations
 from groundup.evaluate.intervals import share_interval
 from groundup.evaluate.trace.suffix_array import SuffixArray
@@ -21,7 +22,9 @@ PROMPT_TOKENS, CONTINUATION_TOKENS = 32, 32
 NUM_PASSAGES = 200
 
 
-def score_memorization(model: Decoder, train: TokenShard, held_out: TokenShard, *, seed: int) -> dict[str, Any] | None:
+def score_memorization(
+    model: Decoder, train: TokenShard, held_out: TokenShard, *, seed: int, progress: Progress
+) -> dict[str, Any] | None:
     """{"train" | "held_out": {"share", "interval", "passages"}} of passages of `PROMPT_TOKENS` + `CONTINUATION_TOKENS` tokens.
 
     None where either has no passage so long, or the context is shorter.
@@ -33,7 +36,8 @@ def score_memorization(model: Decoder, train: TokenShard, held_out: TokenShard, 
         if not (pairs := draw_passages(shard, seed)):
             return None
         # Greedy decoding gives a continuation if and only if each of its tokens is the likeliest after those before it.
-        exact = [float(score.is_greedy) for score in score_continuations(model, pairs)]
+        with progress.task(f"memorization, {name.replace('_', ' ')}", total=len(pairs), unit="passages") as task:
+            exact = [float(score.is_greedy) for score in score_continuations(model, pairs, task)]
         result[name] = {"share": sum(exact) / len(exact), "interval": share_interval(exact), "passages": len(exact)}
     return result
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from groundup.artifacts.progress import Progress
 from groundup.evaluate.continuations import Pair, score_continuations
 from groundup.evaluate.intervals import share_interval
 from groundup.model import Decoder
@@ -27,7 +28,7 @@ LENGTH_FRACTIONS, MAX_LENGTH = (0.25, 1.0), 1_024
 
 
 def score_needles(
-    model: Decoder, tokenizer: Tokenizer, texts: Sequence[Sequence[int]], *, seed: int
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[Sequence[int]], *, seed: int, progress: Progress
 ) -> dict[str, Any] | None:
     """How often the number is the likeliest of `NUM_CHOICES`, and by how much.
 
@@ -58,7 +59,9 @@ def score_needles(
                 pairs += [(context, choice) for choice in choices]
     if not cells:
         return None
-    logprobs = np.array([score.logprob for score in score_continuations(model, pairs)]).reshape(-1, NUM_CHOICES)
+    with progress.task("needle in context", total=len(pairs), unit="answers") as task:
+        scores = score_continuations(model, pairs, task)
+    logprobs = np.array([score.logprob for score in scores]).reshape(-1, NUM_CHOICES)
     right = (logprobs[:, 0] > logprobs[:, 1:].max(1)).astype(float)
     advantage = logprobs[:, 0] - logprobs[:, 1:].mean(1)
     rows = {cell: [index for index, other in enumerate(cells) if other == cell] for cell in dict.fromkeys(cells)}
