@@ -5,7 +5,6 @@ an all-reduce (parallel/comm_counter.py counts it). For dense decoders without b
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 from groundup.artifacts.machine import ActivationCheckpointing
@@ -13,6 +12,7 @@ from groundup.plan.parameter_count import count_blocks
 from groundup.plan.pipeline_schedule import num_stages, stage_indices
 from groundup.plan.weight_shapes import weight_shapes
 from groundup.recipe import ModelConfig
+from groundup.recipe.base_config import cached
 from groundup.recipe.layout_config import LayoutConfig
 
 FP32_BYTES = 4
@@ -67,7 +67,7 @@ def rank_parameters(config: ModelConfig, layout: LayoutConfig, pipeline_rank: in
     return RankParameters(blocks, matrices, vectors, embedding if 0 in stages else 0, head)
 
 
-@lru_cache
+@cached
 def _mean_block(config: ModelConfig) -> tuple[int, int]:
     """Weights in matrices and in vectors of a block, on average."""
     blocks = count_blocks(weight_shapes(config))

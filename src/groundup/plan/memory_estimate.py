@@ -30,9 +30,10 @@ FROZEN_CROSS_ENTROPY_CHUNK = 256
 """Tokens per chunk of logits, by kind of device, and where the head is frozen; see model/loss.py."""
 
 PROCESS_BYTES = {"cpu": 0.36e9, "cuda": 0.5e9}
-"""Python and its libraries, resident; context and workspaces of CUDA. Assumed: benchmarks/plan_memory.py measures the former."""
-ALLOCATOR_SLACK = 0.04
-"""Of the tensors of a step: holes in the heap of a CPU process, which keeps what it frees (assumed, likewise)."""
+"""Python and its libraries, resident (0.34 GB before the model, benchmarks/plan_memory.py); context and workspaces of CUDA
+(assumed)."""
+ALLOCATOR_SLACK = 0.08
+"""Of the tensors of a step: holes in the heap of a CPU process, which keeps what it frees (measured, likewise)."""
 
 SINGLE_DEVICE, DEFAULT_TRAINING = LayoutConfig(), TrainConfig()
 
@@ -145,6 +146,8 @@ def estimate_training_memory(
     parts = dict.fromkeys(("gradients", "unsharded", "activations", "logits", "buffers"), 0.0) | largest | resident
     slack = 0.0
     if kind == "cpu":
+        # Neither gradients nor what the optimizer allocates fit into the holes that activations leave in the heap.
+        parts["gradients"], parts["buffers"] = state.gradients, max(parts["buffers"], state.update)
         slack = ALLOCATOR_SLACK * sum(parts.values())
         parts["buffers"] += state.weights + state.optimizer  # of the last checkpoint, which a thread writes
     by_layer = tuple(kept) if parts["activations"] else ()

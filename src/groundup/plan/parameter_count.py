@@ -2,11 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 from groundup.plan.weight_shapes import Shape, Shapes, WeightShapes, weight_shapes
 from groundup.recipe import ModelConfig
+from groundup.recipe.base_config import cached
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ParameterCounts:
     active: int
 
 
-@lru_cache
+@cached
 def count_parameters(config: ModelConfig) -> ParameterCounts:
     """Weights of the model of `config`: biases, position tables and experts included.
 
@@ -74,7 +74,7 @@ SPANS, TEXT_PAIRS = (0.9, 0.2), (1.0, 1.2)
 token of the first text of a pair, whose second one in another language is longer (English to German and Russian)."""
 
 
-@lru_cache
+@cached
 def training_flops_per_token(config: ModelConfig, sequence_length: int, shares: tuple[float, float] = SPANS) -> float:
     """Operations per training token: 6 per weight of a matrix product, plus 12 L T D for attention, halved if causal.
 

@@ -40,6 +40,7 @@ def state_bytes(config: ModelConfig, shapes: WeightShapes, train: TrainConfig, l
     if train.optimizer == "muon":
         update = 10 * largest  # the update in float32 and three bfloat16 matrices of Newton and Schulz's iteration
     if adamw < 8 or stored < 4:
+        largest = max(largest, *map(prod, shapes.ends.values()))
         update = 20 * largest  # moments, gradient, weight and their divisor in float32
     ranks = layout.data_ranks
     if layout.cpu_offload == "all":

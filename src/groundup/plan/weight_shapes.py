@@ -6,9 +6,9 @@ longer to import than a whole plan.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from groundup.recipe import ModelConfig
+from groundup.recipe.base_config import cached
 from groundup.recipe.model_config import MoEConfig
 
 Shape = tuple[int, ...]
@@ -39,7 +39,7 @@ class WeightShapes:
         return self.ends | blocks
 
 
-@lru_cache  # a search of layouts asks for those of one model many thousand times
+@cached  # a search of layouts asks for those of one model many thousand times
 def weight_shapes(config: ModelConfig) -> WeightShapes:
     """The weights of the model of `config`.
 

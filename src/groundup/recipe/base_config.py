@@ -1,13 +1,16 @@
 """The base class of all recipe tables, and the declaration of a knob."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 TYPE_NAMES = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
@@ -73,6 +76,11 @@ class BaseConfig(BaseModel, metaclass=_ConfigType):
     """A frozen table of knobs that refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+def cached(function: Callable[P, T]) -> Callable[P, T]:
+    """`functools.lru_cache` with the signature of `function`, whose arguments may be tables: these are frozen, so hashable."""
+    return lru_cache(maxsize=256)(function)
 
 
 def refuse_unused(table: BaseModel, needs: Mapping[str, tuple[bool, tuple[str, ...]]]) -> None:
