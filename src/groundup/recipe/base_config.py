@@ -10,7 +10,8 @@ from pydantic_core import ErrorDetails
 from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TYPE_NAMES = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
@@ -80,7 +81,7 @@ class BaseConfig(BaseModel, metaclass=_ConfigType):
 
 def cached(function: Callable[P, T]) -> Callable[P, T]:
     """`functools.lru_cache` with the signature of `function`, whose arguments may be tables: these are frozen, so hashable."""
-    return lru_cache(maxsize=256)(function)
+    return lru_cache(maxsize=256)(function)  # type: ignore[return-value]
 
 
 def refuse_unused(table: BaseModel, needs: Mapping[str, tuple[bool, tuple[str, ...]]]) -> None:
