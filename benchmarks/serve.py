@@ -91,6 +91,8 @@ def server(by: str, model: Path, threads: int) -> Iterator[tuple[int, int, float
         arguments = [sys.executable, "-m", "groundup.cli", "serve", str(model), "--name", "served", "--port", str(port)]
     else:
         environment |= {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, range(threads)))  # else it keeps a core for itself
+        environment.pop("PYTHONPATH", None)
         options = [
             "--served-model-name",
             "served",
