@@ -3,6 +3,7 @@
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
@@ -139,7 +140,7 @@ def test_form_answers_only_its_own_page(folder: Path):
 
 def test_form_stops_when_the_recipe_is_written(folder: Path):
     app = create_form_app(InitForm({}, None, None), KEY)
-    app.state.server = server = type("Server", (), {"should_exit": False})()
+    app.state.server = server = SimpleNamespace(should_exit=False)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         client.post("/plans", json={"data": "texts", "goal": "base", "hours": "0.1"}, headers=ASKING)
         assert not server.should_exit

@@ -1,7 +1,7 @@
 """The base class of all recipe tables, and the declaration of a knob."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -80,8 +80,14 @@ class BaseConfig(BaseModel, metaclass=_ConfigType):
 
 
 def cached(function: Callable[P, T]) -> Callable[P, T]:
-    """`functools.lru_cache` with the signature of `function`, whose arguments may be tables: these are frozen, so hashable."""
-    return lru_cache(maxsize=256)(function)  # type: ignore[return-value]
+    """`functools.lru_cache` as a plain function with its signature. Arguments may be tables: these are frozen, so hashable."""
+    results = lru_cache(maxsize=256)(function)
+
+    @wraps(function)
+    def look_up(*args: P.args, **kwargs: P.kwargs) -> T:
+        return results(*args, **kwargs)  # type: ignore[arg-type]
+
+    return look_up
 
 
 def refuse_unused(table: BaseModel, needs: Mapping[str, tuple[bool, tuple[str, ...]]]) -> None:
