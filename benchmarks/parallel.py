@@ -3,8 +3,8 @@
     python benchmarks/parallel.py [--out FILE] [--steps N]
 
 Every layout trains the same model on the same batch. The bytes counted at the collectives (parallel/comm_counter.py) must equal
-the formulas (plan/communication.py), or the script fails. Steps a second on one machine show the processor time of a layout, not
-that of a network. The peer is DistributedDataParallel around the same model, with the loop of its tutorial.
+the formulas (plan/layout/communication.py), or the script fails. Steps a second on one machine show the processor time of a
+layout, not that of a network. The peer is DistributedDataParallel around the same model, with the loop of its tutorial.
 """
 
 import argparse

@@ -14,13 +14,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from groundup.plan.communication import StepSpec
 from groundup.plan.hardware import DEVICES
-from groundup.plan.layout_search import search_layouts
-from groundup.plan.loss_law import predict_published_loss
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.run_time import estimate_run_time
-from groundup.plan.step_time import estimate_step_time
+from groundup.plan.layout.communication import StepSpec
+from groundup.plan.layout.layout_search import search_layouts
+from groundup.plan.scaling.loss_law import predict_published_loss
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.time.run_time import estimate_run_time
+from groundup.plan.time.step_time import estimate_step_time
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig

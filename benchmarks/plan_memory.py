@@ -73,7 +73,7 @@ def measure(name: str) -> dict[str, float]:
 
     from groundup.artifacts.machine import Machine
     from groundup.model import build_model
-    from groundup.plan.masked_spans import corrupted_lengths
+    from groundup.plan.shape.masked_spans import corrupted_lengths
     from groundup.recipe import ModelConfig
     from groundup.train.device import setup_device
     from groundup.train.engines import build_engine
@@ -114,7 +114,7 @@ def measure(name: str) -> dict[str, float]:
 
 
 def plan(name: str, kind: str) -> Any:
-    from groundup.plan.memory_estimate import estimate_training_memory
+    from groundup.plan.memory.memory_estimate import estimate_training_memory
     from groundup.recipe import ModelConfig
 
     knobs, train, rows, length, checkpointing = CASES[name]

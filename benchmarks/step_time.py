@@ -2,7 +2,7 @@
 
     python benchmarks/step_time.py            # about five minutes on two cores; only a quiet machine gives figures
 
-No peer: the reference is `groundup.plan.training_speed`, whose constants in plan/hardware.py were fitted to this table.
+No peer: the reference is `groundup.plan.time.training_speed`, whose constants in plan/hardware.py were fitted to this table.
 """
 
 import statistics
@@ -11,9 +11,9 @@ import torch
 
 from groundup.model import build_model
 from groundup.plan.hardware import device_spec
-from groundup.plan.model_shape import config_for_width
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.shape.model_shape import config_for_width
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.time.training_speed import TrainingSpeed
 from groundup.train.training_loop import train
 
 SHAPES = [

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from groundup.plan import derive
-from groundup.plan.communication import StepSpec, communication_bytes
 from groundup.plan.derive import resolved_model_config
 from groundup.plan.hardware import DEVICES, DeviceSpec
-from groundup.plan.step_time import HOP_SECONDS, StepTime, estimate_step_time
+from groundup.plan.layout.communication import StepSpec, communication_bytes
+from groundup.plan.time.step_time import HOP_SECONDS, StepTime, estimate_step_time
 from groundup.recipe import ModelConfig, load_recipe
 from groundup.recipe.layout_config import LayoutConfig
 
@@ -224,8 +224,8 @@ compares predictions with published runs. Written by `python benchmarks/thousand
 
 `groundup plan RECIPE --simulate` applies the layout to a model on the meta device with PyTorch's fake process group of 1,024
 ranks, runs one micro-batch forward and backward, and counts memory and communication. The estimates are those of
-`plan/memory_estimate.py` and `plan/communication.py`. They differ by padding, where 1,024 does not divide a dimension, and by
-activations: CPU kernels save other tensors than those of accelerators may.
+`plan/memory/memory_estimate.py` and `plan/layout/communication.py`. They differ by padding, where 1,024 does not divide a
+dimension, and by activations: CPU kernels save other tensors than those of accelerators may.
 
 {simulated}
 
@@ -233,8 +233,9 @@ The communication estimates are also compared, byte for byte, with counts on glo
 
 ## Step time
 
-`plan/step_time.py` adds compute, at one kernel efficiency, and the communication that it does not hide. Bandwidths are those of
-data sheets: H100 link 450 GB/s one way and network 400 Gb/s, A100 300 GB/s and 200 Gb/s. A hop between two ranks is assumed to
+`plan/time/step_time.py` adds compute, at one kernel efficiency, and the communication that it does not hide. Bandwidths are
+those of data sheets: H100 link 450 GB/s one way and network 400 Gb/s, A100 300 GB/s and 200 Gb/s. A hop between two ranks is
+assumed to
 take {hop:.0f} microseconds. Real collectives are slower; the errors below show by how much that matters.
 
 {recipes}

@@ -37,9 +37,9 @@ from groundup.artifacts.rank_environment import rank, world_size
 from groundup.artifacts.run_record import RECORD_FILE, check_recorded, check_stage, manifest_name, update_record
 from groundup.artifacts.storage_errors import report_storage_errors
 from groundup.plan import Plan
-from groundup.plan.parallel_layout import configured_devices
+from groundup.plan.checks.stage_support import check_stages
+from groundup.plan.layout.parallel_layout import configured_devices
 from groundup.plan.plan_table import describe_data, format_hours
-from groundup.plan.stage_support import check_stages
 from groundup.recipe import Recipe, RecipeView, parse_recipe
 from groundup.stage_runs import StageRun, call_by_reference, estimate_run_seconds, plan_run, resolve_stage_runs
 from groundup.stages import STAGES

@@ -16,7 +16,7 @@ from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.data.inputs import local_files
 from groundup.plan import Plan, derive
 from groundup.plan.derive import SECONDS_PER_HOUR
-from groundup.plan.stage_time import estimate_stage_seconds
+from groundup.plan.time.stage_time import estimate_stage_seconds
 from groundup.recipe import Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig

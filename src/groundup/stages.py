@@ -62,12 +62,12 @@ STAGES = (
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
         required_sections=("model", "tokenizer"), distributed=True, uses_device=True,
-        check="groundup.plan.stage_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
+        check="groundup.plan.checks.stage_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",), version=2,
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
-        check="groundup.plan.stage_support:check_scores",
+        check="groundup.plan.checks.stage_support:check_scores",
         identity="groundup.data.inputs:hash_task_files",
     ),
     Stage(
@@ -92,7 +92,7 @@ STAGES = (
     Stage(
         "quantized", "09-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
         inputs=("tokenizer", "tokens", *MODEL_STAGES), required_sections=("train",), uses_device=True,
-        check="groundup.plan.stage_support:check_quantized",
+        check="groundup.plan.checks.stage_support:check_quantized",
     ),
     Stage(
         "export", "10-export", "export", "groundup.quantize.stage:export", extra_sections=("seed",),

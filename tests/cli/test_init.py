@@ -19,9 +19,9 @@ from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.finetune.training_data.conversations import read_conversations
 from groundup.plan import derive
-from groundup.plan.init_model_recipe import model_recipe_toml
-from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, RecipeData, recipe_toml, vocabulary_size
-from groundup.plan.stage_support import check_stages
+from groundup.plan.checks.stage_support import check_stages
+from groundup.plan.init.init_model_recipe import model_recipe_toml
+from groundup.plan.init.init_recipe import GOAL_MEANINGS, GOALS, RecipeData, recipe_toml, vocabulary_size
 from groundup.recipe import load_recipe, parse_recipe
 from groundup.tokenizer import train_tokenizer
 from groundup.train.speed_calibration import Calibration

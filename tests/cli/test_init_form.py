@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 from groundup.artifacts.errors import UserError
 from groundup.cli.init_command import init
 from groundup.cli.init_form import InitForm
+from groundup.plan.cost.run_cost import load_prices
 from groundup.plan.hardware import DEVICES
-from groundup.plan.init_offers import BudgetAnswers, default_offer, format_offers, make_offers, plan_offers
-from groundup.plan.init_recipe import RecipeData
-from groundup.plan.run_cost import load_prices
+from groundup.plan.init.init_offers import BudgetAnswers, default_offer, format_offers, make_offers, plan_offers
+from groundup.plan.init.init_recipe import RecipeData
 from groundup.recipe import load_recipe
 from groundup.train.speed_calibration import Calibration
 from groundup.viewers.form_server import MAX_BODY_BYTES, create_form_app

@@ -15,7 +15,7 @@ from groundup.artifacts.manifest import Manifest, verify_folder
 from groundup.experiments import ladder, sweep
 from groundup.experiments.variants import build_variants
 from groundup.plan import derive
-from groundup.plan.prediction import predict_loss
+from groundup.plan.scaling.prediction import predict_loss
 from groundup.recipe import load_recipe
 from groundup.stages import Stage
 
@@ -63,7 +63,7 @@ def _toy_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
 
     def derive_size(recipe: Any) -> float:
-        from groundup.plan.parameter_count import count_parameters
+        from groundup.plan.shape.parameter_count import count_parameters
         from groundup.recipe import ModelConfig
 
         return count_parameters(ModelConfig(**recipe.model.model_dump(exclude_none=True))).total

@@ -20,7 +20,7 @@ from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_lengt
 from groundup.finetune.training_data.conversations import read_conversations, split_conversations
 from groundup.model import build_model
 from groundup.plan import derive
-from groundup.plan.finetune_defaults import finetuning_defaults
+from groundup.plan.defaults.finetune_defaults import finetuning_defaults
 from groundup.recipe import ModelConfig, parse_recipe
 from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.train.objectives import IGNORE_INDEX, UNSHIFTED

@@ -13,7 +13,7 @@ from groundup.finetune.lora import LoRAOptions, prepare_lora
 from groundup.finetune.response_log_probs import masked_log_probs
 from groundup.finetune.tuning_memory import tuning_memory
 from groundup.model import build_model
-from groundup.plan.memory_estimate import DeviceKind
+from groundup.plan.memory.memory_estimate import DeviceKind
 from groundup.quantize.layers.nf4_linear import pack_nf4
 from groundup.recipe import ModelConfig
 from groundup.recipe.tuning_config import TuningConfig

@@ -38,8 +38,8 @@ from groundup.model import build_model
 from groundup.model.serialization import save_model
 from groundup.pipeline import read_recipe
 from groundup.plan import derive
-from groundup.plan.prediction import SCALING_LAW_FILE, predict_loss, recipe_signature
-from groundup.plan.scaling_law import ScalingLaw
+from groundup.plan.scaling.prediction import SCALING_LAW_FILE, predict_loss, recipe_signature
+from groundup.plan.scaling.scaling_law import ScalingLaw
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder

@@ -10,7 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop import load_huggingface
 from groundup.interop.families import FAMILIES
 from groundup.model import build_meta_model
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 
 NOMIC = {
     "activation_function": "swiglu", "n_embd": 768, "n_head": 12, "n_inner": 3072, "n_layer": 12, "n_positions": 8192,

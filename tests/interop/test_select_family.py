@@ -13,7 +13,7 @@ from groundup.interop.fold_scales import fold_scales
 from groundup.interop.huggingface_model import check_huggingface
 from groundup.model import build_model
 from groundup.plan.derive import derive, resolved_model_config
-from groundup.plan.init_recipe import ARCHITECTURES
+from groundup.plan.init.init_recipe import ARCHITECTURES
 from groundup.recipe import ModelConfig
 from groundup.recipe.bundled_recipes import BUNDLED_RECIPES
 from groundup.recipe.recipe_file import load_recipe

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from groundup.model import StaticKVCache, build_model
 from groundup.model.gated_delta import gated_delta_rule
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 
 CONFIG = {

@@ -7,7 +7,7 @@ from torch import nn
 from groundup.model import Decoder
 from groundup.model.block import BLOCKS
 from groundup.model.latent_attention import LatentAttention
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.mixer_config import LatentAttentionConfig
 

@@ -6,7 +6,7 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.model import Decoder
 from groundup.model.state_space import scan_chunks
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.mixer_config import StateSpaceConfig
 

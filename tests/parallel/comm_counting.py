@@ -8,7 +8,7 @@ import torch.distributed as dist
 from equivalence import Case, batch, build
 
 from groundup.parallel.comm_counter import CommCounter
-from groundup.plan.communication import StepSpec, communication_bytes
+from groundup.plan.layout.communication import StepSpec, communication_bytes
 
 AXES = ("replicate", "data", "context", "tensor", "pipeline")
 CONTROL_BYTES = 20

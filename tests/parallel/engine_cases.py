@@ -174,10 +174,10 @@ def _error_of(call: Any) -> str:
 
 
 def run_unsupported_layout(case: Case) -> dict[str, Any]:
-    """Train with a layout that plan/parallel_layout.py rejects."""
+    """Train with a layout that plan/layout/parallel_layout.py rejects."""
     from equivalence import run_rank
 
-    from groundup.plan import parallel_layout
+    from groundup.plan.layout import parallel_layout
 
     parallel_layout._check_pipeline = lambda *_: None
     return run_rank(replace(case))

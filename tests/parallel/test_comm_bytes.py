@@ -1,4 +1,4 @@
-"""The bytes that a training step sends equal the formulas of plan/communication.py, byte for byte."""
+"""The bytes that a training step sends equal the formulas of plan/layout/communication.py, byte for byte."""
 
 import comm_counting
 import gloo_ranks

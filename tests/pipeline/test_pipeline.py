@@ -15,7 +15,8 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
 from groundup.artifacts.run_record import verify_run
-from groundup.plan import derive, engine_support
+from groundup.plan import derive
+from groundup.plan.checks import engine_support
 from groundup.recipe import parse_recipe
 from groundup.stages import Stage
 

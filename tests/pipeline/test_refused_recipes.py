@@ -10,8 +10,9 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.cli import extras
-from groundup.plan import derive, stage_support
-from groundup.plan.stage_support import check_stages
+from groundup.plan import derive
+from groundup.plan.checks import stage_support
+from groundup.plan.checks.stage_support import check_stages
 from groundup.recipe import parse_recipe
 
 MODEL = {"tie_embeddings": False, "hidden_size": 64, "num_layers": 4, "num_heads": 4, "context_length": 64}

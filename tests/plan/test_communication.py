@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from groundup.plan.communication import StepSpec, communication_bytes, rank_parameters
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.layout.communication import StepSpec, communication_bytes, rank_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 

@@ -6,7 +6,7 @@ import torch
 from groundup.generate.paged_kv_cache import PAGE_SIZE, page_bytes
 from groundup.generate.quantized_kv_cache import QuantizedKVCache
 from groundup.model import StaticKVCache, build_model
-from groundup.plan.deployment_estimate import cache_bytes_per_text
+from groundup.plan.memory.deployment_estimate import cache_bytes_per_text
 from groundup.recipe import ModelConfig
 
 TINY = {"vocab_size": 64, "hidden_size": 64, "num_layers": 4, "num_heads": 4, "context_length": 64}

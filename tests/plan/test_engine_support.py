@@ -3,8 +3,8 @@
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import engine_support
-from groundup.plan.parallel_layout import check_layout, complete_layout
+from groundup.plan.checks import engine_support
+from groundup.plan.layout.parallel_layout import check_layout, complete_layout
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.machine_config import MachineConfig

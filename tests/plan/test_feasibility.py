@@ -7,9 +7,9 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import derive
-from groundup.plan.feasibility import MAX_PASSES
-from groundup.plan.run_time import estimate_run_time
-from groundup.plan.scaling_summary import summarize_scaling
+from groundup.plan.checks.feasibility import MAX_PASSES
+from groundup.plan.scaling.scaling_summary import summarize_scaling
+from groundup.plan.time.run_time import estimate_run_time
 from groundup.recipe import load_recipe, parse_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import derive
-from groundup.plan.job_file import (
+from groundup.plan.layout.job_file import (
     FILE_SUFFIXES,
     JOB_FORMATS,
     ClusterJob,

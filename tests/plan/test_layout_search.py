@@ -4,9 +4,9 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.plan.hardware import DEVICES, device_spec
-from groundup.plan.layout_search import MEMORY_FRACTION, other_precision, search_layouts
-from groundup.plan.parallel_layout import check_layout
-from groundup.plan.training_speed import reference_model
+from groundup.plan.layout.layout_search import MEMORY_FRACTION, other_precision, search_layouts
+from groundup.plan.layout.parallel_layout import check_layout
+from groundup.plan.time.training_speed import reference_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.train_config import TrainConfig
 

@@ -6,11 +6,11 @@ import math
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import compute_optimal, loss_law
-from groundup.plan.loss_law import CHINCHILLA, PUBLISHED_LAWS, REPLICATION
-from groundup.plan.run_cost import load_prices, run_cost
-from groundup.plan.scaling_law import fit_scaling_law
-from groundup.plan.scaling_plan import isoflop_curve, other_budgets, solve_scaling
+from groundup.plan.cost.run_cost import load_prices, run_cost
+from groundup.plan.scaling import compute_optimal, loss_law
+from groundup.plan.scaling.loss_law import CHINCHILLA, PUBLISHED_LAWS, REPLICATION
+from groundup.plan.scaling.scaling_law import fit_scaling_law
+from groundup.plan.scaling.scaling_plan import isoflop_curve, other_budgets, solve_scaling
 
 
 @pytest.mark.parametrize(

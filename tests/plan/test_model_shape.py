@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from groundup.plan.model_shape import candidate_configs, mixture_for_parameters, shape_for_parameters
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.shape.model_shape import candidate_configs, mixture_for_parameters, shape_for_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 
 
 def test_shapes_rise_in_every_size():

@@ -6,7 +6,7 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import derive
-from groundup.plan.parallel_layout import check_layout, complete_layout
+from groundup.plan.layout.parallel_layout import check_layout, complete_layout
 from groundup.recipe import ModelConfig, parse_recipe
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig

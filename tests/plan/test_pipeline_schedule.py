@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from groundup.plan.pipeline_schedule import SCHEDULES, num_stages, stage_indices
+from groundup.plan.layout.pipeline_schedule import SCHEDULES, num_stages, stage_indices
 from groundup.recipe.layout_config import LayoutConfig, PipelineSchedule
 
 

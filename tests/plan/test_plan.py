@@ -5,10 +5,11 @@ import math
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import compute_optimal, derive
+from groundup.plan import derive
 from groundup.plan.derive import resolved_model_config
-from groundup.plan.parameter_count import count_parameters, training_flops_per_token
 from groundup.plan.plan_table import format_plan
+from groundup.plan.scaling import compute_optimal
+from groundup.plan.shape.parameter_count import count_parameters, training_flops_per_token
 from groundup.recipe import ModelConfig, parse_recipe
 
 
@@ -49,7 +50,7 @@ def test_parameter_count_of_a_mixture_of_experts():
 
 
 def test_training_flops_of_encoder_decoder():
-    from groundup.plan.parameter_count import training_flops_per_token
+    from groundup.plan.shape.parameter_count import training_flops_per_token
 
     shape = {"vocab_size": 600, "hidden_size": 64, "num_layers": 3, "num_heads": 4}
     each = {
@@ -214,7 +215,7 @@ def test_repeated_text_keeps_the_best_weights_and_stops_early():
 
 def test_a_state_goes_on_into_the_next_document():
     """Before training, not at its first step."""
-    from groundup.plan.stage_support import check_objective
+    from groundup.plan.checks.stage_support import check_objective
     from groundup.recipe.train_config import TrainConfig
 
     config = ModelConfig(vocab_size=64, hidden_size=32, num_layers=1, num_heads=4, head_dim=16, state_space={})

@@ -8,8 +8,8 @@ import torch
 from random_configs import draw_config
 
 from groundup.model import build_model
-from groundup.plan.saved_activations import ForwardPass, block_activations
-from groundup.plan.weight_shapes import weight_shapes
+from groundup.plan.memory.saved_activations import ForwardPass, block_activations
+from groundup.plan.shape.weight_shapes import weight_shapes
 from groundup.recipe import ModelConfig
 from groundup.train.mixed_precision import autocast
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import scaling_law
+from groundup.plan.scaling import scaling_law
 
 SIZES = [1e6, 2e6, 4e6, 8e6, 16e6]
 

@@ -7,8 +7,8 @@ import pytest
 
 from groundup.artifacts.machine import Machine
 from groundup.plan import derive
-from groundup.plan.model_shape import config_for_width
-from groundup.plan.stage_time import estimate_stage_seconds
+from groundup.plan.shape.model_shape import config_for_width
+from groundup.plan.time.stage_time import estimate_stage_seconds
 from groundup.recipe import parse_recipe
 from groundup.stage_runs import estimate_run_seconds
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from groundup.plan.communication import StepSpec
 from groundup.plan.hardware import DEVICES
-from groundup.plan.step_time import axis_bandwidth, estimate_step_time
+from groundup.plan.layout.communication import StepSpec
+from groundup.plan.time.step_time import axis_bandwidth, estimate_step_time
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from groundup.plan.hardware import device_spec
-from groundup.plan.model_shape import config_for_width
-from groundup.plan.parameter_count import TEXT_PAIRS, training_flops_per_token
-from groundup.plan.training_speed import TrainingSpeed, reference_model
+from groundup.plan.shape.model_shape import config_for_width
+from groundup.plan.shape.parameter_count import TEXT_PAIRS, training_flops_per_token
+from groundup.plan.time.training_speed import TrainingSpeed, reference_model
 from groundup.recipe import ModelConfig
 
 # Median seconds of a step with Muon in bfloat16: two cores of an Intel Xeon with AMX, torch 2.13, 2026-11-28, quiet machine.

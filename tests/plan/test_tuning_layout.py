@@ -3,7 +3,7 @@
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.tuning_layout import check_tuning_layout, describe_tuning_devices, tuning_layout
+from groundup.plan.layout.tuning_layout import check_tuning_layout, describe_tuning_devices, tuning_layout
 from groundup.recipe import parse_recipe
 from groundup.recipe.layout_config import LayoutConfig
 

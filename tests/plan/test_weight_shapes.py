@@ -5,8 +5,8 @@ import torch
 from random_configs import draw_config
 
 from groundup.model import build_model
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.weight_shapes import weight_shapes
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.shape.weight_shapes import weight_shapes
 
 
 def check_shapes(seed: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.stage_support import METHOD_BITS, check_quantization
+from groundup.plan.checks.stage_support import METHOD_BITS, check_quantization
 from groundup.quantize.block_methods import METHOD_SCHEMES, METHODS
 from groundup.quantize.calibration import iter_blocks, linear_layers
 from groundup.quantize.kernels.kernel_choice import use_kernels

@@ -6,7 +6,7 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.model import build_model
-from groundup.plan.stage_support import INTEGER_METHODS
+from groundup.plan.checks.stage_support import INTEGER_METHODS
 from groundup.quantize import quantize
 from groundup.quantize.block_checkpoint import BlockCheckpoint
 from groundup.quantize.block_methods import METHOD_SCHEMES

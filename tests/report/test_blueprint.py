@@ -9,14 +9,14 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import DEVICES, derive
-from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment, weight_bytes
-from groundup.plan.expected_loss import SMALL_LAW, expected_loss, is_published_range
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
-from groundup.plan.restart_estimate import estimate_restarts
-from groundup.plan.run_cost import BUILT_IN_PRICES
-from groundup.plan.scaling_summary import is_next_token, summarize_scaling
-from groundup.plan.storage_estimate import estimate_storage
+from groundup.plan.cost.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
+from groundup.plan.cost.run_cost import BUILT_IN_PRICES
+from groundup.plan.memory.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment, weight_bytes
+from groundup.plan.memory.storage_estimate import estimate_storage
+from groundup.plan.scaling.expected_loss import SMALL_LAW, expected_loss, is_published_range
+from groundup.plan.scaling.scaling_summary import is_next_token, summarize_scaling
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.time.restart_estimate import estimate_restarts
 from groundup.recipe import ModelConfig, load_recipe
 from groundup.recipe.model_config import MoEConfig
 from groundup.report import formatting

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundup.plan.memory_estimate import estimate_training_memory
+from groundup.plan.memory.memory_estimate import estimate_training_memory
 from groundup.recipe import ModelConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.simulation import simulate_device

@@ -1,6 +1,6 @@
 """Measured speed of this machine beside the planner's table."""
 
-from groundup.plan.model_shape import config_for_width
+from groundup.plan.shape.model_shape import config_for_width
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.speed_calibration import calibrate_speed
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.size_warmup import SizeWarmup
+from groundup.plan.time.size_warmup import SizeWarmup
 from groundup.recipe.train_config import Packing
 from groundup.tokenizer import TokenShard
 from groundup.tokenizer.token_shards import ShardWriter

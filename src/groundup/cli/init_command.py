@@ -87,8 +87,8 @@ def init(
         this_machine,
         write_recipe,
     )
-    from groundup.plan.init_model_recipe import MODEL_GOALS
-    from groundup.plan.init_offers import OFFER_MEANINGS, BudgetAnswers, default_offer, format_offers
+    from groundup.plan.init.init_model_recipe import MODEL_GOALS
+    from groundup.plan.init.init_offers import OFFER_MEANINGS, BudgetAnswers, default_offer, format_offers
 
     answers = {"goal": goal, "money": money, "hardware": hardware, "hours": hours}
     if recipe is not None:
@@ -143,8 +143,8 @@ def init(
 
 def _check_given(answers: dict[str, str | None]) -> None:
     """Raises UserError for a wrong option, before the data are read."""
-    from groundup.plan.init_offers import check_money, check_optional_hardware, check_optional_hours
-    from groundup.plan.init_recipe import check_goal
+    from groundup.plan.init.init_offers import check_money, check_optional_hardware, check_optional_hours
+    from groundup.plan.init.init_recipe import check_goal
 
     checks: dict[str, Callable[[Any], Any]] = {
         "goal": check_goal, "money": check_money, "hardware": check_optional_hardware, "hours": check_optional_hours,
@@ -173,8 +173,8 @@ def _init_from_model(
     from groundup.finetune.preference.preference_plan import estimate_preference
     from groundup.finetune.reinforcement.reinforcement_cost import estimate_reinforcement
     from groundup.plan import plan_table
-    from groundup.plan.init_model_recipe import check_model_goal, model_recipe_toml
-    from groundup.plan.stage_support import check_stages
+    from groundup.plan.checks.stage_support import check_stages
+    from groundup.plan.init.init_model_recipe import check_model_goal, model_recipe_toml
     from groundup.recipe import parse_recipe
     from groundup.stage_runs import derive_recipe
 

@@ -21,7 +21,7 @@ class DataFound:
 
 def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     """Look at a sample of the files. Raises UserError if a path matches no file."""
-    from groundup.plan.init_recipe import RecipeData
+    from groundup.plan.init.init_recipe import RecipeData
 
     for path in chat or ():
         if not Path(path).expanduser().exists():
@@ -95,8 +95,8 @@ def _first_questions(paths: list[str]) -> list[str]:
 def check_chat(goal: str, paths: list[str]) -> None:
     """Raises UserError for a file that the goal does not learn from: it would be ignored."""
     from groundup.data.survey import iter_turns
-    from groundup.plan.init_examples import EXAMPLE_FILES, describe_fields, example_kind, first_fields
-    from groundup.plan.init_recipe import CHAT_GOALS, PAIR_GOALS
+    from groundup.plan.init.init_examples import EXAMPLE_FILES, describe_fields, example_kind, first_fields
+    from groundup.plan.init.init_recipe import CHAT_GOALS, PAIR_GOALS
 
     for path, file in ((path, Path(path).expanduser()) for path in paths):
         if file.is_file() and not file.stat().st_size:

@@ -6,7 +6,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.cli.init_data import SAMPLE
 from groundup.cli.init_session import InitSession, check_unused, paths_or_sample, recipe_name, write_recipe
-from groundup.plan.init_offers import OFFER_MEANINGS, BudgetAnswers, describe_offer
+from groundup.plan.init.init_offers import OFFER_MEANINGS, BudgetAnswers, describe_offer
 
 AUTOMATIC = "auto"
 """Answer to the goal: what the data suggest."""

@@ -9,8 +9,9 @@ from typing import Any
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.cli.init_data import SAMPLE, DataFound, check_chat, look_at_data
-from groundup.plan import init_recipe
-from groundup.plan.init_offers import (
+from groundup.plan.cost.run_cost import load_prices
+from groundup.plan.init import init_recipe
+from groundup.plan.init.init_offers import (
     OFFER_MEANINGS,
     OPEN,
     BudgetAnswers,
@@ -22,7 +23,6 @@ from groundup.plan.init_offers import (
     make_offers,
     plan_offers,
 )
-from groundup.plan.run_cost import load_prices
 
 SPEED_TOLERANCE = 1.5
 """Ratio to the speed of the table of devices, either way, that is taken for noise: the same steps on the same idle cores of a
@@ -143,7 +143,7 @@ class InitSession:
     def _measure_speed(self, planned: Any, hardware: str) -> float:
         """Speed of this machine, relative to `hardware`; 1 if it is about the same, and for accelerators."""
         from groundup.plan.derive import resolved_model_config
-        from groundup.plan.memory_estimate import device_kind
+        from groundup.plan.memory.memory_estimate import device_kind
         from groundup.train.speed_calibration import calibrate_speed
 
         if planned.recipe.train is None or device_kind(hardware) != "cpu":

@@ -60,10 +60,10 @@ def plan(
     from groundup import pipeline
     from groundup.finetune.training_data.input_check import check_missing_inputs
     from groundup.plan import plan_table
-    from groundup.plan.prediction import ladder_loss_law, predict_loss
-    from groundup.plan.restart_estimate import estimate_restarts
-    from groundup.plan.scaling_summary import is_next_token, summarize_scaling
-    from groundup.plan.stage_support import check_stages
+    from groundup.plan.checks.stage_support import check_stages
+    from groundup.plan.scaling.prediction import ladder_loss_law, predict_loss
+    from groundup.plan.scaling.scaling_summary import is_next_token, summarize_scaling
+    from groundup.plan.time.restart_estimate import estimate_restarts
     from groundup.recipe import load_recipe
     from groundup.stage_runs import derive_recipe, estimate_run_seconds
     from groundup.stages import recipe_stages
@@ -281,7 +281,7 @@ def launch(
 
     Example: groundup launch llama-7b.toml --on slurm
     """
-    from groundup.plan import job_file
+    from groundup.plan.layout import job_file
     from groundup.recipe import load_recipe
     from groundup.stage_runs import derive_recipe
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import stage_support
+from groundup.plan.checks import stage_support
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import Recipe
 from groundup.recipe.evaluate_config import HarnessConfig

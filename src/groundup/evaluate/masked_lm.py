@@ -15,7 +15,7 @@ from groundup.artifacts.errors import UserError
 from groundup.model import IGNORE_INDEX, Encoder, EncoderDecoder
 from groundup.model.head import shift_right
 from groundup.model.token_masking import ModelInputs, mask_random_tokens, span_corruption
-from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
+from groundup.plan.shape.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.tokenizer.special_tokens import mask_token_names

@@ -23,7 +23,7 @@ from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.interop import open_model
 from groundup.model import Decoder, load_config
-from groundup.plan.stage_support import check_tasks
+from groundup.plan.checks.stage_support import check_tasks
 from groundup.recipe import RecipeView
 from groundup.stages import ITEM_SCORES_FILE
 from groundup.tokenizer import Tokenizer, TokenShard

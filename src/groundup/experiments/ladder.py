@@ -14,11 +14,11 @@ from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.experiments.variants import VariantResult
-from groundup.plan import scaling_law
 from groundup.plan.derive import resolved_model_config
-from groundup.plan.model_shape import candidate_configs
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.prediction import DERIVED_FROM_SIZE, MODEL_SIZE_KNOBS, SCALING_LAW_FILE, recipe_signature
+from groundup.plan.scaling import scaling_law
+from groundup.plan.scaling.prediction import DERIVED_FROM_SIZE, MODEL_SIZE_KNOBS, SCALING_LAW_FILE, recipe_signature
+from groundup.plan.shape.model_shape import candidate_configs
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import Recipe, parse_recipe
 from groundup.stage_runs import derive_recipe
 

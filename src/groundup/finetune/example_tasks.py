@@ -34,9 +34,9 @@ from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.classifier_files import read_classifier, write_classifier
 from groundup.model import load_model, save_model
 from groundup.model.classification_head import ClassificationHead
-from groundup.plan.finetune_defaults import derive_finetuning
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.stage_support import check_pairs
+from groundup.plan.checks.stage_support import check_pairs
+from groundup.plan.defaults.finetune_defaults import derive_finetuning
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.quantize.layers.nf4_linear import pack_nf4
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard

@@ -17,16 +17,16 @@ from groundup.finetune.training_data.read_stats import ReadStats
 from groundup.finetune.training_set import encode_training_set
 from groundup.finetune.tuning_memory import tuning_memory
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
+from groundup.plan.checks.stage_support import check_chat
+from groundup.plan.defaults.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
-from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
-from groundup.plan.layout_search import MEMORY_FRACTION
-from groundup.plan.memory_estimate import device_kind
-from groundup.plan.parallel_layout import planned_devices
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.stage_support import check_chat
-from groundup.plan.training_speed import TrainingSpeed
-from groundup.plan.tuning_layout import tuning_layout
+from groundup.plan.layout.layout_search import MEMORY_FRACTION
+from groundup.plan.layout.parallel_layout import planned_devices
+from groundup.plan.layout.tuning_layout import tuning_layout
+from groundup.plan.memory.memory_estimate import device_kind
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.time.training_speed import TrainingSpeed
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig

@@ -12,8 +12,8 @@ from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_lengt
 from groundup.finetune.template_messages import prompt_ids
 from groundup.generate import GREEDY, beam_search_text, decode_output, generate, generate_many
 from groundup.model import Decoder
-from groundup.plan.finetune_defaults import ANSWER_TOKENS
-from groundup.plan.stage_support import check_finetuning
+from groundup.plan.checks.stage_support import check_finetuning
+from groundup.plan.defaults.finetune_defaults import ANSWER_TOKENS
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Batch, Objective
 

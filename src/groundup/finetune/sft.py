@@ -21,9 +21,9 @@ from groundup.finetune.training_set import TrainingSet, encode_training_set
 from groundup.finetune.tuning_options import TuningOptions
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
-from groundup.plan.finetune_defaults import finetuning_defaults, row_length
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.stage_support import check_row_length
+from groundup.plan.checks.stage_support import check_row_length
+from groundup.plan.defaults.finetune_defaults import finetuning_defaults, row_length
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, EvalFn, Objective, TrainResult, build_engine, run_training_loop

@@ -29,8 +29,8 @@ from groundup.interop.adapters.base_fingerprint import has_trained_tokens
 from groundup.interop.base_model import read_added_tokens
 from groundup.model import Decoder, EncoderDecoder
 from groundup.parallel import process_group
-from groundup.plan.finetune_defaults import RECALL_QUESTIONS, finetuning_defaults
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.defaults.finetune_defaults import RECALL_QUESTIONS, finetuning_defaults
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard

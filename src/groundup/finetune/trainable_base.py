@@ -14,7 +14,7 @@ from groundup.interop.adapters.base_fingerprint import base_name
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.interop.model_loading import is_quantized
 from groundup.model import load_model, save_model
-from groundup.plan.tuning_layout import tuning_layout
+from groundup.plan.layout.tuning_layout import tuning_layout
 from groundup.quantize.layers.nf4_linear import load_nf4_model
 from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.quantizer import dequantize_model

@@ -8,7 +8,7 @@ from groundup.evaluate.sequence_scores import sequence_scores
 from groundup.finetune.training_data.conversations import TrainingConversation
 from groundup.generate import beam_search_text
 from groundup.model import EncoderDecoder
-from groundup.plan.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS
+from groundup.plan.defaults.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS
 from groundup.tokenizer import Tokenizer
 
 MAX_SAMPLES = 20

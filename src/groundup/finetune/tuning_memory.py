@@ -1,14 +1,14 @@
 """Memory of tuning a model: all its weights, or adapters over weights that stay as they are stored.
 
-What blocks keep for the backward pass is in plan/saved_activations.py; a product with a frozen matrix keeps the same input, for
-the adapter, and makes its cast or dequantized copy of the matrix anew in each pass (model/frozen_linear.py).
+What blocks keep for the backward pass is in plan/memory/saved_activations.py; a product with a frozen matrix keeps the same
+input, for the adapter, and makes its cast or dequantized copy of the matrix anew in each pass (model/frozen_linear.py).
 """
 
 from dataclasses import replace
 from pathlib import Path
 
 from groundup.interop.model_loading import is_quantized
-from groundup.plan.memory_estimate import (
+from groundup.plan.memory.memory_estimate import (
     ALLOCATOR_SLACK,
     FROZEN_CROSS_ENTROPY_CHUNK,
     LOGIT_CHUNKS,
@@ -20,9 +20,9 @@ from groundup.plan.memory_estimate import (
     forward_pass,
     layer_activations,
 )
-from groundup.plan.parameter_count import count_blocks, count_parameters
-from groundup.plan.saved_activations import ForwardPass, end_activations
-from groundup.plan.weight_shapes import weight_shapes
+from groundup.plan.memory.saved_activations import ForwardPass, end_activations
+from groundup.plan.shape.parameter_count import count_blocks, count_parameters
+from groundup.plan.shape.weight_shapes import weight_shapes
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig

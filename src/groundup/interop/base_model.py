@@ -19,7 +19,7 @@ from groundup.interop.huggingface_model import huggingface_model_config, read_co
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import NATIVE_CONFIG, is_quantized, open_model, resolve_model_path
 from groundup.model import load_config, save_model
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe import ModelConfig, Recipe, RecipeView
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.stages import STAGE_FOLDERS

@@ -8,8 +8,8 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
-from groundup.plan.engine_support import check_engine_layout
-from groundup.plan.stage_support import check_finetuning
+from groundup.plan.checks.engine_support import check_engine_layout
+from groundup.plan.checks.stage_support import check_finetuning
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig

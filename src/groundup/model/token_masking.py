@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from groundup.model.loss import IGNORE_INDEX
-from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, count_spans
+from groundup.plan.shape.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, count_spans
 
 ModelInputs = dict[str, Tensor]
 

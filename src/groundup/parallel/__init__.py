@@ -23,7 +23,7 @@ Reading order:
     sharded_checkpoint.py        checkpoints that any layout reads
     comm_counter.py              bytes that collectives send
 
-Deliberately absent: changes in the model's own code, and checks of what a layout can compute (plan/parallel_layout.py).
+Deliberately absent: changes in the model's own code, and checks of what a layout can compute (plan/layout/parallel_layout.py).
 """
 
 from groundup.artifacts.machine import ActivationCheckpointing

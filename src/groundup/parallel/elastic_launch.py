@@ -25,7 +25,7 @@ from groundup.artifacts.directory import partial_path, write_atomically
 from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
 from groundup.artifacts.machine import Machine
 from groundup.parallel.elastic_agent import RestartPolicy, build_agent, is_user_error
-from groundup.plan.job_file import FORWARDED_SIGNALS, SHUTDOWN_SECONDS
+from groundup.plan.layout.job_file import FORWARDED_SIGNALS, SHUTDOWN_SECONDS
 
 METRICS_FILE = ".metrics.json"
 """Return value of a distributed stage, written into its work folder by rank 0 for the launching process."""

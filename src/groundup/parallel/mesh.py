@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from groundup.parallel.rendezvous import COLLECTIVE_TIMEOUT
-from groundup.plan.parallel_layout import complete_layout
+from groundup.plan.layout.parallel_layout import complete_layout
 from groundup.recipe.layout_config import LayoutConfig
 
 

@@ -26,7 +26,7 @@ from groundup.model.head import ModelOutput, shift_labels
 from groundup.model.moe import pop_aux_loss, set_aux_loss_weight
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import restore, specialize
-from groundup.plan.pipeline_schedule import SCHEDULES, num_stages, stage_indices
+from groundup.plan.layout.pipeline_schedule import SCHEDULES, num_stages, stage_indices
 from groundup.recipe.layout_config import LayoutConfig
 
 

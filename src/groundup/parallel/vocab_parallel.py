@@ -17,7 +17,7 @@ from groundup.model.loss import VocabShard, linear_cross_entropy
 from groundup.parallel.collectives import Group, all_reduce, all_reduce_in_backward
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import local_bias, local_tensor, shard_parameter, specialize
-from groundup.plan.parallel_layout import vocab_parallel_rows
+from groundup.plan.layout.parallel_layout import vocab_parallel_rows
 
 
 def shard_embedding(embedding: nn.Embedding, mesh: Mesh) -> None:

@@ -6,24 +6,24 @@ from functools import partial
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.communication import StepSpec
-from groundup.plan.compute_optimal import compute_optimal_size
-from groundup.plan.deployment_estimate import inference_memory
-from groundup.plan.engine_support import check_engine_machine
-from groundup.plan.feasibility import check_devices, check_hours, check_passes
+from groundup.plan.checks.engine_support import check_engine_machine
+from groundup.plan.checks.feasibility import check_devices, check_hours, check_passes
+from groundup.plan.cost.run_cost import budget_cost
+from groundup.plan.defaults.training_knobs import derive_stopping, derive_training, require_derived, training_seconds_of
 from groundup.plan.hardware import device_spec
-from groundup.plan.layout_search import LayoutCandidate, LayoutSearch, other_precision, search_layouts
-from groundup.plan.memory_estimate import ActivationCheckpointing, MemoryEstimate, device_kind
-from groundup.plan.memory_fit import fit_device_memory
-from groundup.plan.model_shape import largest_model_within, mixture_for_parameters, shape_for_parameters
-from groundup.plan.parallel_layout import check_layout, complete_layout, planned_devices
-from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
-from groundup.plan.run_cost import budget_cost
-from groundup.plan.run_time import RunTime, estimate_run_time
-from groundup.plan.step_time import estimate_step_time
-from groundup.plan.training_knobs import derive_stopping, derive_training, require_derived, training_seconds_of
-from groundup.plan.training_speed import TrainingSpeed, is_cpu
-from groundup.plan.tuning_layout import describe_tuning_devices
+from groundup.plan.layout.communication import StepSpec
+from groundup.plan.layout.layout_search import LayoutCandidate, LayoutSearch, other_precision, search_layouts
+from groundup.plan.layout.parallel_layout import check_layout, complete_layout, planned_devices
+from groundup.plan.layout.tuning_layout import describe_tuning_devices
+from groundup.plan.memory.deployment_estimate import inference_memory
+from groundup.plan.memory.memory_estimate import ActivationCheckpointing, MemoryEstimate, device_kind
+from groundup.plan.memory.memory_fit import fit_device_memory
+from groundup.plan.scaling.compute_optimal import compute_optimal_size
+from groundup.plan.shape.model_shape import largest_model_within, mixture_for_parameters, shape_for_parameters
+from groundup.plan.shape.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
+from groundup.plan.time.run_time import RunTime, estimate_run_time
+from groundup.plan.time.step_time import estimate_step_time
+from groundup.plan.time.training_speed import TrainingSpeed, is_cpu
 from groundup.recipe import ModelConfig, Recipe, build_model_config
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.recipe import BudgetConfig, PartialModelConfig

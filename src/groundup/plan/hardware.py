@@ -19,7 +19,7 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import processor_name, usable_cores
-from groundup.plan.step_work import WorkRates
+from groundup.plan.time.step_work import WorkRates
 
 GB = 1e9
 

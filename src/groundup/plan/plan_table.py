@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from groundup.plan.expected_loss import UNIT, WEB_BYTES_PER_TOKEN
-from groundup.plan.loss_law import NATS
+from groundup.plan.scaling.expected_loss import UNIT, WEB_BYTES_PER_TOKEN
+from groundup.plan.scaling.loss_law import NATS
 
 MEMORY_PARTS = {
     "weights": "weights",

@@ -17,7 +17,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.generate import SamplingParams, decode_output, generate_many
 from groundup.model import Decoder
-from groundup.plan.stage_time import SAMPLED_AT_ONCE, SAMPLED_TOKENS
+from groundup.plan.time.stage_time import SAMPLED_AT_ONCE, SAMPLED_TOKENS
 from groundup.quantize.block_methods import WITHOUT_TEXT
 from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
 from groundup.recipe.output_config import QuantizeConfig

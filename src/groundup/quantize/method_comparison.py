@@ -15,7 +15,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_json
 from groundup.artifacts.progress import Progress
 from groundup.interop.adapters import split_adapter
-from groundup.plan.stage_support import INTEGER_METHODS, METHOD_BITS, METHOD_KNOBS, check_quantization
+from groundup.plan.checks.stage_support import INTEGER_METHODS, METHOD_BITS, METHOD_KNOBS, check_quantization
 from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files
 from groundup.quantize.gguf_calibration import UNWEIGHTED
 from groundup.quantize.model_scores import score_against_float

@@ -24,8 +24,8 @@ from groundup.interop.model_export import export as export_model
 from groundup.interop.model_export import own_dtype
 from groundup.interop.model_loading import is_quantized
 from groundup.model import save_model
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.stage_support import check_quantization
+from groundup.plan.checks.stage_support import check_quantization
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.quantize.block_checkpoint import BLOCKS_FOLDER
 from groundup.quantize.calibration_text import calibration_text
 from groundup.quantize.gguf_calibration import gguf_importance

@@ -19,7 +19,7 @@ from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE, as_trained, is_quantized
 from groundup.model.serialization import WEIGHTS_FILE
-from groundup.plan.stage_support import check_quantization
+from groundup.plan.checks.stage_support import check_quantization
 from groundup.quantize.block_checkpoint import BLOCKS_FOLDER
 from groundup.quantize.block_methods import METHOD_SCHEMES, WITHOUT_TEXT
 from groundup.quantize.calibration_text import CalibrationText, calibration_text, existing_files

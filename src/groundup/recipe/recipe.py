@@ -75,7 +75,7 @@ class BudgetConfig(BaseConfig):
     prices: str | None = knob(
         None,
         "TOML file of prices by device, with currency, date and electricity",
-        unset="those of groundup, groundup/plan/prices.toml, which can be copied and changed",
+        unset="those of groundup, groundup/plan/cost/prices.toml, which can be copied and changed",
     )
 
 

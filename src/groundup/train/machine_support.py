@@ -4,7 +4,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.rank_environment import world_size
 from groundup.interop import resolve_device
 from groundup.parallel.elastic_launch import check_devices
-from groundup.plan.engine_support import check_engine_installed
+from groundup.plan.checks.engine_support import check_engine_installed
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.mixed_precision import require_float8
 from groundup.train.trackers import check_trackers

@@ -12,7 +12,7 @@ from groundup.train.token_batches import TokenBatches
 
 class MaskedBatches:
     """Token batches with masking. The mask of a sequence depends on the seed, the step and its index in the global batch, so it
-    is the same on any number of devices. `batches` are of concatenated documents (plan/stage_support.py).
+    is the same on any number of devices. `batches` are of concatenated documents (plan/checks/stage_support.py).
     """
 
     def __init__(self, batches: TokenBatches, mask_tokens: MaskFunction, seed: int, rank: int):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from groundup.plan.engine_support import check_optimizer
+from groundup.plan.checks.engine_support import check_optimizer
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.low_memory_adamw import LowMemoryAdamW
 

@@ -29,10 +29,10 @@ from groundup.parallel.comm_counter import CommCounter
 from groundup.parallel.gradients import all_reduce_partial_grads
 from groundup.parallel.mesh import Mesh
 from groundup.plan import Plan
-from groundup.plan.communication import StepSpec, communication_bytes
+from groundup.plan.defaults.training_knobs import require_derived
 from groundup.plan.derive import resolved_model_config
-from groundup.plan.memory_estimate import estimate_training_memory
-from groundup.plan.training_knobs import require_derived
+from groundup.plan.layout.communication import StepSpec, communication_bytes
+from groundup.plan.memory.memory_estimate import estimate_training_memory
 from groundup.recipe import ModelConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.mixed_precision import autocast

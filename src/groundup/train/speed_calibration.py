@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from groundup.model import build_model
+from groundup.plan.defaults.training_knobs import require_derived
 from groundup.plan.hardware import device_spec
-from groundup.plan.model_shape import config_for_width
-from groundup.plan.training_knobs import require_derived
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.shape.model_shape import config_for_width
+from groundup.plan.time.training_speed import TrainingSpeed
 from groundup.recipe import ModelConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.micro_batch import DEFAULT_TOKENS

@@ -17,9 +17,9 @@ from groundup.evaluate.text_samples import sample_continuations
 from groundup.interop.base_model import open_base
 from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import process_group
-from groundup.plan.parameter_count import count_parameters, training_flops_per_token
-from groundup.plan.stage_support import check_objective, check_vocab_size
-from groundup.plan.training_knobs import require_derived
+from groundup.plan.checks.stage_support import check_objective, check_vocab_size
+from groundup.plan.defaults.training_knobs import require_derived
+from groundup.plan.shape.parameter_count import count_parameters, training_flops_per_token
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.train_config import TrainConfig

@@ -16,9 +16,9 @@ from torch import Tensor
 from groundup.artifacts.arguments import check_choice, unknown_option
 from groundup.artifacts.errors import UserError
 from groundup.model.loss import IGNORE_INDEX
-from groundup.plan.size_warmup import SizeWarmup, check_data_ranks, initial_sequences
-from groundup.plan.stage_support import check_mix
-from groundup.plan.training_knobs import require_derived
+from groundup.plan.checks.stage_support import check_mix
+from groundup.plan.defaults.training_knobs import require_derived
+from groundup.plan.time.size_warmup import SizeWarmup, check_data_ranks, initial_sequences
 from groundup.recipe.train_config import Packing, TrainConfig
 from groundup.train.sequence_order import SourceMixture, feistel_permutation
 from groundup.train.sequence_packing import (

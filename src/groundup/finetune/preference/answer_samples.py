@@ -10,7 +10,7 @@ from groundup.finetune.preference.preference_batches import EncodedResponse
 from groundup.finetune.template_messages import prompt_ids
 from groundup.finetune.training_data.preference_data import LabelledAnswer, Preference
 from groundup.generate import SamplingParams, generate_many
-from groundup.plan.preference_defaults import MAX_SAMPLED_ANSWERS, MAX_SAMPLED_TOKENS
+from groundup.plan.defaults.preference_defaults import MAX_SAMPLED_ANSWERS, MAX_SAMPLED_TOKENS
 from groundup.tokenizer import Tokenizer
 
 

@@ -10,16 +10,16 @@ from groundup.finetune.finetune_plan import EXACT_ITEMS, with_chat_template
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
 from groundup.finetune.tuning_memory import tuning_memory
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
+from groundup.plan.checks.stage_support import check_row_length
+from groundup.plan.defaults.preference_defaults import number_of_evals, preference_defaults
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.hardware import device_spec
-from groundup.plan.layout_search import MEMORY_FRACTION
-from groundup.plan.memory_estimate import device_kind
-from groundup.plan.parallel_layout import planned_devices
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.preference_defaults import number_of_evals, preference_defaults
-from groundup.plan.stage_support import check_row_length
-from groundup.plan.training_speed import TrainingSpeed
-from groundup.plan.tuning_layout import check_tuning_layout, tuning_layout
+from groundup.plan.layout.layout_search import MEMORY_FRACTION
+from groundup.plan.layout.parallel_layout import planned_devices
+from groundup.plan.layout.tuning_layout import check_tuning_layout, tuning_layout
+from groundup.plan.memory.memory_estimate import device_kind
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.time.training_speed import TrainingSpeed
 from groundup.recipe import Recipe
 from groundup.recipe.preference_config import PreferenceConfig
 from groundup.train.micro_batch import DEFAULT_TOKENS

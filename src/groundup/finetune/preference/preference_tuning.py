@@ -31,9 +31,9 @@ from groundup.finetune.tuning_options import TuningOptions
 from groundup.generate.reward_model import RewardModel
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.preference_defaults import number_of_evals, preference_defaults
-from groundup.plan.stage_support import check_row_length
+from groundup.plan.checks.stage_support import check_row_length
+from groundup.plan.defaults.preference_defaults import number_of_evals, preference_defaults
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import TrainResult

@@ -28,8 +28,8 @@ from groundup.generate import GREEDY, decode_output, generate_many
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.model import Decoder
-from groundup.plan.finetune_defaults import finetuning_defaults
-from groundup.plan.parameter_count import count_parameters
+from groundup.plan.defaults.finetune_defaults import finetuning_defaults
+from groundup.plan.shape.parameter_count import count_parameters
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import TrainResult, build_engine, run_training_loop

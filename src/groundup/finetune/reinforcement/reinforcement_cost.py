@@ -10,15 +10,15 @@ from groundup.finetune.training_data.example_sources import split_examples
 from groundup.finetune.training_data.input_check import are_local
 from groundup.finetune.tuning_memory import tuning_memory
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
-from groundup.plan.deployment_estimate import cache_bytes_per_text
+from groundup.plan.defaults.finetune_defaults import finetuning_defaults
 from groundup.plan.derive import SECONDS_PER_HOUR, resolved_model_config
-from groundup.plan.finetune_defaults import finetuning_defaults
 from groundup.plan.hardware import device_spec
-from groundup.plan.layout_search import MEMORY_FRACTION
-from groundup.plan.memory_estimate import device_kind
-from groundup.plan.parameter_count import count_parameters
-from groundup.plan.stage_time import BYTES_PER_TOKEN, SCORING_FACTOR, token_seconds
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.layout.layout_search import MEMORY_FRACTION
+from groundup.plan.memory.deployment_estimate import cache_bytes_per_text
+from groundup.plan.memory.memory_estimate import device_kind
+from groundup.plan.shape.parameter_count import count_parameters
+from groundup.plan.time.stage_time import BYTES_PER_TOKEN, SCORING_FACTOR, token_seconds
+from groundup.plan.time.training_speed import TrainingSpeed
 from groundup.recipe import Recipe
 
 TEMPLATE_TOKENS = 16

@@ -8,9 +8,9 @@ from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes
 from groundup.finetune.reinforcement.reward_file import function_file
 from groundup.finetune.training_data.input_check import are_local, check_lora_targets
+from groundup.plan.checks.stage_support import check_row_length
 from groundup.plan.derive import resolved_model_config
-from groundup.plan.stage_support import check_row_length
-from groundup.plan.tuning_layout import check_tuning_layout
+from groundup.plan.layout.tuning_layout import check_tuning_layout
 from groundup.recipe import Recipe
 from groundup.recipe.reinforcement_config import ReinforcementConfig
 

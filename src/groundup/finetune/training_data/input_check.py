@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import local_files, no_match
+from groundup.plan.checks.stage_support import check_chat
 from groundup.plan.derive import resolved_model_config
-from groundup.plan.stage_support import check_chat
 from groundup.recipe import Recipe
 from groundup.recipe.finetune_config import FinetuneConfig, FinetuneSourceConfig
 from groundup.recipe.tuning_config import TuningConfig

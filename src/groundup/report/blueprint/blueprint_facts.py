@@ -4,19 +4,19 @@ from dataclasses import asdict
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment
+from groundup.plan.cost.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
+from groundup.plan.cost.run_cost import budget_cost, load_prices
 from groundup.plan.derive import MAX_EPOCHS, SECONDS_PER_HOUR, Plan, require_derived, resolved_model_config
 from groundup.plan.hardware import DeviceSpec, device_spec
-from groundup.plan.layout_search import MEMORY_FRACTION, search_layouts
-from groundup.plan.loss_law import effective_tokens
-from groundup.plan.plan_alternatives import budget_alternatives, hardware_alternatives, unique_tokens_missing
-from groundup.plan.restart_estimate import estimate_restarts
-from groundup.plan.run_cost import budget_cost, load_prices
-from groundup.plan.run_time import time_range
-from groundup.plan.stage_time import BYTES_PER_TOKEN, estimate_stage_seconds
-from groundup.plan.stage_timeline import accelerator_stage_seconds
-from groundup.plan.storage_estimate import estimate_storage
-from groundup.plan.training_speed import is_cpu
+from groundup.plan.layout.layout_search import MEMORY_FRACTION, search_layouts
+from groundup.plan.memory.deployment_estimate import FORMATS, cache_bytes_per_text, estimate_deployment
+from groundup.plan.memory.storage_estimate import estimate_storage
+from groundup.plan.scaling.loss_law import effective_tokens
+from groundup.plan.time.restart_estimate import estimate_restarts
+from groundup.plan.time.run_time import time_range
+from groundup.plan.time.stage_time import BYTES_PER_TOKEN, estimate_stage_seconds
+from groundup.plan.time.stage_timeline import accelerator_stage_seconds
+from groundup.plan.time.training_speed import is_cpu
 from groundup.recipe import ModelConfig, Recipe
 
 MAX_LAYOUTS = 4

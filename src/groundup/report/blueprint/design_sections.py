@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from groundup.plan.expected_loss import SMALL_LAW_MARGIN, is_published_range
-from groundup.plan.loss_law import INTERVAL_MARGIN
+from groundup.plan.scaling.expected_loss import SMALL_LAW_MARGIN, is_published_range
+from groundup.plan.scaling.loss_law import INTERVAL_MARGIN
 from groundup.recipe import build_model_config
 from groundup.report import formatting
 from groundup.report.blueprint.blueprint_plots import plot_isoflop

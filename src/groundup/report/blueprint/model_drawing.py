@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from groundup.plan.weight_shapes import Shapes, WeightShapes, weight_shapes
+from groundup.plan.shape.weight_shapes import Shapes, WeightShapes, weight_shapes
 from groundup.recipe import ModelConfig
 from groundup.report import formatting
 from groundup.report.plot_style import BLUE, INK, RULE, SOFT, WIDTH, svg_figure

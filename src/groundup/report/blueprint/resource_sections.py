@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from groundup.plan.layout_search import AS_FAST
+from groundup.plan.layout.layout_search import AS_FAST
 from groundup.plan.plan_table import format_flops, memory_parts
 from groundup.report import formatting
 from groundup.report.blueprint.blueprint_plots import plot_memory, plot_ranges, plot_timeline

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from groundup.artifacts.machine import Machine
-from groundup.plan import parallel_layout
+from groundup.plan.layout import parallel_layout
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.engine import CorruptCheckpoint, Engine

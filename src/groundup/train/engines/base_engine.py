@@ -17,9 +17,9 @@ from groundup.model.moe import reset_expert_load, set_aux_loss_weight, update_ex
 from groundup.parallel import Mesh
 from groundup.parallel.communicator import Communicator, SingleProcess
 from groundup.parallel.gradients import clip_grad_norm
-from groundup.plan import parallel_layout
-from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
-from groundup.plan.pipeline_schedule import supports_micro_batches
+from groundup.plan.checks.engine_support import ENGINE_PACKAGES, check_engine_installed
+from groundup.plan.layout import parallel_layout
+from groundup.plan.layout.pipeline_schedule import supports_micro_batches
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import EngineName, TrainConfig
 from groundup.train.compilation import enable_compile_cache, should_compile

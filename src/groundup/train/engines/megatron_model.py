@@ -138,7 +138,7 @@ def _moe_config_fields(config: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
         "moe_router_pre_softmax": not moe.normalize_scores,
         "moe_router_dtype": "fp32",
         "moe_token_dispatcher_type": "alltoall",
-        "moe_router_load_balancing_type": "none",  # others are refused: plan/engine_support.py
+        "moe_router_load_balancing_type": "none",  # others are refused: plan/checks/engine_support.py
     }
 
 
