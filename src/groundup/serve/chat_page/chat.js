@@ -115,7 +115,8 @@ async function write(answer, events) {
     update();
   }
   const count = usage?.completion_tokens;
-  const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (begun ?? start)) / 1000));
+  const seconds = (performance.now() - (begun ?? start)) / 1000;
+  const speed = seconds > 0.2 && Math.round((count - 1) / seconds); // a short answer may come in one piece
   if (finish === "length") answer.cut = true;
   answer.note = [answer.content && count && `${count} token${count === 1 ? "" : "s"}`, speed && `${speed} tokens/s`, CUT[finish]].filter(Boolean).join(" · ");
   return usage?.total_tokens;
