@@ -65,7 +65,7 @@ STAGES = (
         check="groundup.plan.checks.stage_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
     ),
     Stage(
-        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",), version=2,
+        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",), version=3,
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
         check="groundup.plan.checks.stage_support:check_scores",
         identity="groundup.data.inputs:hash_task_files",

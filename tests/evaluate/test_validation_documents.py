@@ -1,9 +1,13 @@
 """Held-out documents of several sources."""
 
+import random
+from pathlib import Path
+
 import numpy as np
 
 from groundup.evaluate import sample_validation_documents
-from groundup.tokenizer import ShardWriter, TokenShard
+from groundup.tokenizer import ShardWriter, Tokenizer, TokenShard
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 
 def test_a_small_source_is_scored_beside_a_large_one(tokenizer, tmp_path):
@@ -38,3 +42,29 @@ def test_long_documents_of_one_source_leave_tokens_to_the_others(tokenizer, tmp_
     tokens = 4 * (len(rows[0]) - 1)
     documents = sample_validation_documents(TokenShard(tmp_path / "validation"), tokenizer, max_tokens=tokens, seed=0)
     assert {document.source for document in documents} == set(sources)
+
+
+def test_runs_score_the_same_texts_whatever_their_order_and_tokenizer(tokenizer, tmp_path, monkeypatch):
+    """Two seeds: documents in another order, and a tokenizer of another sample of the text."""
+    monkeypatch.setattr("groundup.evaluate.validation_documents.DOCUMENT_TOKENS", 20)
+    words = "the river went to the garden and saw größe 東京 stone house moon table".split()
+    draw = random.Random(5)
+    texts = [" ".join(draw.choices(words, k=draw.randint(5, 40))) for _ in range(60)]
+    other = train_bpe(texts[:5], 300)
+
+    def scored(words: Tokenizer, texts: list[str], folder: Path) -> list[str]:
+        folder.mkdir()
+        rows = [[*ids, words.eos_id] for ids in words.encode_batch(texts)]
+        identity = {"vocab_size": words.vocab_size, "tokenizer": words.fingerprint, "end_of_text": words.eos_id}
+        with ShardWriter(folder, "validation", **identity) as writer:
+            sizes = [len(text.encode()) for text in texts]
+            writer.append(np.concatenate(rows), [len(row) for row in rows], ["pages"] * len(texts), sizes)
+            writer.commit(1)
+            writer.finish()
+        documents = sample_validation_documents(TokenShard(folder / "validation"), words, max_tokens=400, seed=0)
+        return [words.decode(document.ids[1:]) for document in documents]
+
+    first, second = scored(tokenizer, texts, tmp_path / "a"), scored(other, draw.sample(texts, 60), tmp_path / "b")
+    shared = min(len(first), len(second))
+    assert shared > 5
+    assert first[:shared] == second[:shared]

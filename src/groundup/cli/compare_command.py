@@ -118,7 +118,7 @@ def parse_entries(arguments: Sequence[str]) -> dict[str, list[Path]]:
 def comparison_lines(comparison: "MeasureComparison", flags: Mapping[str, str]) -> Iterator[str]:
     """A table of one measure."""
     better = "lower is better" if comparison.lower_is_better else "higher is better"
-    unpaired = f"; {comparison.unpaired:,} items are not in all and left out" if comparison.unpaired else ""
+    unpaired = f"; {comparison.unpaired:,} items are not in all and left out (--text or --task scores the same ones)" if comparison.unpaired else ""
     yield f"{comparison.task}, {comparison.metric} ({better}), {comparison.items:,} items{unpaired}"
     width = max(len(entry.name) for entry in comparison.entries)
     for entry in comparison.entries:
@@ -198,13 +198,13 @@ def _write_page(page: Path, answers: Mapping[str, Mapping[str, str]], seed: int)
 def _contamination(
     named: Mapping[str, Sequence[Path]], comparisons: Sequence["MeasureComparison"]
 ) -> dict[str, dict[str, str]]:
-    """By task and entry: what the data stage of the entry's run found; held-out text of the run itself has no flag."""
-    from groundup.evaluate.comparison.item_scores import HELD_OUT_TEXT
+    """By task and entry: what the data stage of the entry's run found; what is made of the run's held-out text has no flag."""
+    from groundup.evaluate.comparison.item_scores import OF_HELD_OUT_TEXT
     from groundup.evaluate.comparison.stored_scores import contamination
 
     tasks = {comparison.task for comparison in comparisons}
     return {
-        task: {} if task == HELD_OUT_TEXT else {name: contamination(paths[0], task) for name, paths in named.items()}
+        task: {} if task in OF_HELD_OUT_TEXT else {name: contamination(paths[0], task) for name, paths in named.items()}
         for task in tasks
     }
 

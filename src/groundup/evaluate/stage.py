@@ -11,7 +11,7 @@ from torch import nn
 
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
-from groundup.evaluate.comparison.item_scores import document_scores, write_item_scores
+from groundup.evaluate.comparison.item_scores import CONTINUATION_TASK, document_scores, write_item_scores
 from groundup.evaluate.harness_scores import harness_scores
 from groundup.evaluate.language_measures import language_scores, measure_language
 from groundup.evaluate.likelihood import DocumentScores, score_documents, score_metrics
@@ -27,9 +27,6 @@ from groundup.plan.checks.stage_support import check_tasks
 from groundup.recipe import RecipeView
 from groundup.stages import ITEM_SCORES_FILE
 from groundup.tokenizer import Tokenizer, TokenShard
-
-CONTINUATION_TASK = "true continuation"
-"""Name of the multiple-choice task made of the held-out text."""
 
 ITEM_SEED = 0
 """Of the choice of held-out text: the same for all seeds of a recipe, so that their scores pair by item."""

@@ -1,15 +1,27 @@
-"""Held-out documents to score: whole documents of a validation shard, of every source, in an order drawn by a seed."""
+"""Held-out documents to score: whole documents of a validation shard, of every source, in an order drawn by a seed.
+
+The order and the cuts of long documents depend on their texts, not on their places in the shard or the tokenizer: runs on
+one corpus, whose training seeds differ, score the same texts, so that their scores pair by document.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from groundup.artifacts.errors import UserError
+from groundup.data.stable_hash import hash_fraction
 from groundup.evaluate.likelihood import ScoredDocument
 from groundup.tokenizer import Tokenizer, TokenShard
 
 DOCUMENT_TOKENS = 8_192
 """Tokens of each document at most, so that one long book does not dominate the score; fewer where there are many sources."""
+
+BYTES_PER_TOKEN = 4
+"""By which the limit of tokens is one of bytes: documents are cut at the same place whatever the tokenizer."""
+
+HASHED_TOKENS, HASHED_CHARACTERS = 256, 64
+"""Of the beginning of a document, by which its place in the order is drawn; a token is a byte or more, a character up to
+four."""
 
 MIN_SOURCE_FRACTION = 0.5
 """Of the tokens to score, divided equally among the sources before the rest is drawn at random: a small source has a score."""
@@ -30,13 +42,12 @@ def sample_validation_documents(
     documents: list[ScoredDocument] = []
     remaining = max_tokens
     longest = min(DOCUMENT_TOKENS, max(1, max_tokens // max(1, len(shard.sources))))
-    for index in _stratified_order(shard, max_tokens, np.random.default_rng(seed).permutation(shard.num_documents)):
+    for index in _stratified_order(shard, max_tokens, _order(shard, tokenizer, seed)):
         if remaining <= 0:
             break
-        ids = _truncate(tokenizer, shard.document(int(index))[:-1].tolist(), longest)
+        ids, size = _truncate(tokenizer, shard.document(int(index))[:-1].tolist(), BYTES_PER_TOKEN * longest)
         if not ids:
             continue
-        size = len(tokenizer.decode(ids).encode())
         documents.append(ScoredDocument([shard.end_of_text, *ids], size, names[int(shard.document_sources[index])]))
         remaining -= len(ids)
     if not documents:
@@ -62,11 +73,17 @@ def _stratified_order(shard: TokenShard, max_tokens: int, order: np.ndarray) -> 
     yield from rest
 
 
-def _truncate(tokenizer: Tokenizer, ids: list[int], longest: int) -> list[int]:
-    """At most `longest` tokens, ending at a character boundary, so that their bytes can be counted."""
-    if len(ids) <= longest:
-        return ids
-    ids = ids[:longest]
-    while ids and tokenizer.decode(ids[-8:]).endswith("\ufffd"):
-        ids = ids[:-1]
-    return ids
+def _order(shard: TokenShard, tokenizer: Tokenizer, seed: int) -> np.ndarray:
+    """Indices of all documents, sorted by a hash of their beginnings."""
+    beginnings = (shard.document(index)[:HASHED_TOKENS].tolist() for index in range(shard.num_documents))
+    keys = [hash_fraction(tokenizer.decode(ids)[:HASHED_CHARACTERS], seed) for ids in beginnings]
+    return np.argsort(keys, kind="stable")
+
+
+def _truncate(tokenizer: Tokenizer, ids: list[int], limit: int) -> tuple[list[int], int]:
+    """Tokens and bytes of the beginning of a document, of at most `limit` bytes, to a character boundary."""
+    text = tokenizer.decode(ids[: limit + 1]).encode()
+    if len(text) <= limit:
+        return ids, len(text)
+    ids = tokenizer.encode(text[:limit].decode(errors="ignore"))
+    return ids, len(tokenizer.decode(ids).encode())
