@@ -118,7 +118,11 @@ def parse_entries(arguments: Sequence[str]) -> dict[str, list[Path]]:
 def comparison_lines(comparison: "MeasureComparison", flags: Mapping[str, str]) -> Iterator[str]:
     """A table of one measure."""
     better = "lower is better" if comparison.lower_is_better else "higher is better"
-    unpaired = f"; {comparison.unpaired:,} items are not in all and left out (--text or --task scores the same ones)" if comparison.unpaired else ""
+    unpaired = (
+        f"; {comparison.unpaired:,} items are not in all and left out (--text or --task scores the same ones)"
+        if comparison.unpaired
+        else ""
+    )
     yield f"{comparison.task}, {comparison.metric} ({better}), {comparison.items:,} items{unpaired}"
     width = max(len(entry.name) for entry in comparison.entries)
     for entry in comparison.entries:
