@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from groundup.artifacts.contamination_flags import contamination_flags
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
 from groundup.cli.compare_command import comparison_lines, parse_entries
 from groundup.evaluate.comparison import ItemScore, compare_entries
 from groundup.evaluate.comparison.item_scores import BITS_PER_BYTE, item_key, read_item_scores, write_item_scores
 from groundup.evaluate.comparison.rating_pairs import CHOICES, make_pairs, summarize_ratings
-from groundup.evaluate.comparison.stored_scores import contamination, stored_scores
+from groundup.evaluate.comparison.stored_scores import stored_scores
 from groundup.evaluate.intervals import paired_share_interval, ratio_interval
 from groundup.report.comparison_plot import plot_comparison
 from groundup.report.rating_page import rating_page
@@ -67,15 +68,17 @@ def test_stored_scores_and_flags(tmp_path: Path):
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(UserError, match="no scores of items"):
         read_item_scores(tmp_path / "other.jsonl")
-    assert contamination(tmp_path, "quiz") == "not checked"
+    assert contamination_flags(tmp_path / "01-data") == {}
     data = tmp_path / "01-data"
     data.mkdir()
     sets = {"decontaminate": {"evaluation_sets": [{"name": "quiz"}, {"name": "exam"}]}}
     Manifest("data", 1, "f", sections={"data": sets}).write(data)
     rows = [{"source": "web", "id": str(number), "item": f"quiz/{number // 2}"} for number in range(4)]
     (data / "contaminated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert contamination(tmp_path, "quiz") == "cleaned of 2 items, 4 documents dropped"
-    assert (contamination(tmp_path, "exam"), contamination(tmp_path, "other")) == ("clean", "not checked")
+    assert contamination_flags(tmp_path / "01-data") == {
+        "quiz": "cleaned of 2 items, 4 documents dropped",
+        "exam": "clean",
+    }
 
 
 def test_entries_of_the_command_line():

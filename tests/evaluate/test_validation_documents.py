@@ -47,7 +47,7 @@ def test_long_documents_of_one_source_leave_tokens_to_the_others(tokenizer, tmp_
 def test_runs_score_the_same_texts_whatever_their_order_and_tokenizer(tokenizer, tmp_path, monkeypatch):
     """Two seeds: documents in another order, and a tokenizer of another sample of the text."""
     monkeypatch.setattr("groundup.evaluate.validation_documents.DOCUMENT_TOKENS", 20)
-    words = "the river went to the garden and saw größe 東京 stone house moon table".split()
+    words = ["the", "river", "went", "garden", "and", "saw", "größe", "東京", "stone", "house", "moon", "table"]
     draw = random.Random(5)
     texts = [" ".join(draw.choices(words, k=draw.randint(5, 40))) for _ in range(60)]
     other = train_bpe(texts[:5], 300)

@@ -1,5 +1,7 @@
 """Whole models: replaced layers, errors, dequantized equality, int4 kernel."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -321,12 +323,21 @@ def _counted(function, calls):
 
 
 def test_compare_with_float(decoder, windows):
-    found = compare_with_float(decoder, {"same": decoder}, windows, _task())
+    other = copy.deepcopy(decoder)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+    found = compare_with_float(decoder, {"same": decoder, "other": other}, windows, _task())
     with torch.no_grad():
         loss = decoder(windows, labels=windows).loss.item()
     assert found["float"].loss == pytest.approx(loss, rel=1e-5)
     assert found["same"].kl_divergence == 0
     assert found["same"].top1_agreement == 1
+    assert (found["same"].loss_difference, found["same"].loss_difference_interval) == (0, [0, 0])
+    difference = found["other"].loss - found["float"].loss
+    assert found["other"].loss_difference == pytest.approx(difference, rel=1e-6)
+    low, high = found["other"].loss_difference_interval
+    assert low < difference < high
     assert found["float"].bits_per_byte(2.0) == pytest.approx(loss / 0.6931472 / 2, rel=1e-4)
 
 

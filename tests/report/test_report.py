@@ -22,6 +22,7 @@ from groundup.report.run_summary import summarize_run
 from groundup.report.sections.cover_page import cover_page
 from groundup.report.sections.data_section import _dropped_by_stage
 from groundup.report.sections.recipe_section import recipe_section as recipe_section
+from groundup.report.sections.scores_section import scores_section
 from groundup.report.stage import run as run_stage
 
 ALL = ("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export")
@@ -293,3 +294,20 @@ def test_a_run_that_only_quantizes_says_how_good_the_model_is():
     line = "".join(run_summary._scores({"stages": {"quantized": {"metrics": metrics}}}))
     for words in ("4-bit model: 92%", "KL divergence 0.031", "2,048 tokens of text that the float model wrote itself"):
         assert words in line
+
+
+def test_scores_of_tasks_have_flags_of_contamination():
+    score = {"items": 9, "accuracy": 0.5, "interval": [0.2, 0.8], "chance": 0.25}
+    lost = {"documents": 2, "tokens": 9, "bytes": 20, "bits_per_byte": 2.0, "bits_per_byte_interval": None}
+    metrics = lost | {
+        "perplexity": 4.0, "tasks": {"true continuation": score, "quiz": score},
+        "harness": {"piqa": {"acc": 0.5, "items": 9}}, "not_scored": ["notes"],
+        "sources": {name: lost | {"perplexity": 4.0} for name in ("web", "books")},
+    }  # fmt: skip
+    stages = {"scores": {"metrics": metrics}}
+    found = scores_section({"stages": stages, "contamination": {"quiz": "cleaned of 2 items, 4 documents dropped"}})
+    tables = [element for element in found["elements"] if element["kind"] == "table"]
+    flags = {row[0][0]: row[-1][0] for table in tables for row in table["rows"]}
+    assert flags["quiz"] == "cleaned of 2 items, 4 documents dropped"
+    assert (flags["true continuation"], flags["piqa"]) == ("–", "not checked")
+    assert "No held-out text of: notes." in str(found)

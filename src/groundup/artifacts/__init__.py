@@ -19,6 +19,7 @@
     sanitize.py           foreign text made safe to print
     bounded_regex.py      regular expressions of recipes and foreign files, with a time limit
     harness_metrics.py    scores of tasks of lm-evaluation-harness, as rows
+    contamination_flags.py what the data stage found of evaluation sets, beside scores
     http_server.py        a listening socket and security headers, for the HTTP servers
 
 Deliberately absent: torch, and anything about what a stage computes.

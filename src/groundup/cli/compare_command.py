@@ -203,12 +203,13 @@ def _contamination(
     named: Mapping[str, Sequence[Path]], comparisons: Sequence["MeasureComparison"]
 ) -> dict[str, dict[str, str]]:
     """By task and entry: what the data stage of the entry's run found; what is made of the run's held-out text has no flag."""
-    from groundup.evaluate.comparison.item_scores import OF_HELD_OUT_TEXT
-    from groundup.evaluate.comparison.stored_scores import contamination
+    from groundup.artifacts.contamination_flags import NOT_CHECKED, OF_HELD_OUT_TEXT, contamination_flags
+    from groundup.stages import STAGE_FOLDERS
 
     tasks = {comparison.task for comparison in comparisons}
+    flags = {name: contamination_flags(paths[0] / STAGE_FOLDERS["data"]) for name, paths in named.items()}
     return {
-        task: {} if task in OF_HELD_OUT_TEXT else {name: contamination(paths[0], task) for name, paths in named.items()}
+        task: {} if task in OF_HELD_OUT_TEXT else {name: flags[name].get(task, NOT_CHECKED) for name in named}
         for task in tasks
     }
 

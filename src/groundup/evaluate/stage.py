@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from groundup.artifacts.contamination_flags import CONTINUATION_TASK
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
-from groundup.evaluate.comparison.item_scores import CONTINUATION_TASK, document_scores, write_item_scores
+from groundup.evaluate.comparison.item_scores import document_scores, write_item_scores
 from groundup.evaluate.harness_scores import harness_scores
 from groundup.evaluate.language_measures import language_scores, measure_language
 from groundup.evaluate.likelihood import DocumentScores, score_documents, score_metrics

@@ -1,5 +1,6 @@
 """Stage 06-chat: fine-tuning of the base model on conversations; example_tasks.py has the other tasks."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,8 @@ from torch import nn
 from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.rank_environment import is_main
-from groundup.evaluate.likelihood import score_documents
+from groundup.evaluate.intervals import paired_difference
+from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.distillation import open_teacher
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
@@ -59,7 +61,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     stopped_early (as in pretraining), loss (train and validation, at the start and at the kept step), validation over time,
     translation (of an encoder-decoder, see `score_translations`), answers to recipe.finetune.prompts, recall (training
     questions asked, and answered as trained before and after; a decoder), ordinary_text (bits per byte of held-out text
-    before and after; a decoder), speed.
+    before and after, and the interval of the difference; a decoder), speed.
     """
     config: FinetuneConfig = recipe.finetune
     if config.task != "generation":
@@ -91,7 +93,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     if questions:
         machine.progress.log(f"answering {len(questions)} training questions, before the training")
     recall = {"questions": len(questions), "before": _recalled(model, tokenizer, questions)}
-    before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
+    before = _score_ordinary_text(model, tokenizer, inputs, recipe.seed)
     with process_group(setup_device(machine), machine.stall_timeout_seconds):
         result = finetune(
             model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
@@ -105,7 +107,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     train, validation = result.train.conversations, result.validation.conversations
 
     save_tuned(model, tokenizer, out, config.method, inputs["base"])
-    after = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
+    after = _score_ordinary_text(model, tokenizer, inputs, recipe.seed)
     for name, part in (("train", train), ("validation", validation)):
         write_jsonl(out / f"{name}.jsonl", map(_record, part))
     write_jsonl(out / "dropped.jsonl", stats.positions)
@@ -138,7 +140,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "translation": translation,
         "answers": [{"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts],
         "recall": recall | {"recalled": _recalled(model, tokenizer, questions)},
-        "ordinary_text": None if before is None else {"before": before, "after": after},
+        "ordinary_text": _ordinary_text(before, after),
         "speed": result.training.speed,
     }
 
@@ -149,14 +151,25 @@ def _keeps_best(config: FinetuneConfig, model: nn.Module, conversations: int) ->
     return isinstance(model, EncoderDecoder) or conversations > SMALL_CONVERSATIONS
 
 
-def _ordinary_bits_per_byte(model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Path], seed: int) -> float | None:
+def _score_ordinary_text(
+    model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Path], seed: int
+) -> DocumentScores | None:
     if not isinstance(model, Decoder) or "tokens" not in inputs:
         return None
     shard = TokenShard(inputs["tokens"] / "validation")
     if not shard.num_documents:
         return None
     documents = sample_validation_documents(shard, tokenizer, max_tokens=ORDINARY_TOKENS, seed=seed)
-    return score_documents(model.eval(), documents).bits_per_byte
+    return score_documents(model.eval(), documents)
+
+
+def _ordinary_text(before: DocumentScores | None, after: DocumentScores | None) -> dict[str, Any] | None:
+    """Bits per byte, and the interval of their difference, paired by document."""
+    if before is None or after is None:
+        return None
+    bits = ([[nats / math.log(2) for nats in scores.document_nats]] for scores in (before, after))
+    interval = paired_difference(*bits, before.document_bytes).interval
+    return {"before": before.bits_per_byte, "after": after.bits_per_byte, "difference_interval": interval}
 
 
 def _recall_questions(conversations: ConversationStore) -> dict[str, list[str]]:

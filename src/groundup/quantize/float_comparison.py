@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.artifacts.progress import ProgressTask
-from groundup.evaluate.intervals import ratio_interval
+from groundup.evaluate.intervals import paired_difference, ratio_interval
 from groundup.model import IGNORE_INDEX
 from groundup.quantize.comparison_inputs import InputsFunction, Predictions, next_token_inputs, predict
 
@@ -23,6 +23,8 @@ class FloatComparison:
 
     Attributes:
         loss: nats per token.
+        loss_difference: less the float model's.
+        loss_difference_interval: 95% over windows, paired by window; None for a single window.
         kl_divergence: from the float model's distribution of each token, in nats.
         kl_interval: 95% over windows; None for a single window.
         top1_agreement: fraction of tokens for which both models rank the same token first.
@@ -34,6 +36,8 @@ class FloatComparison:
     kl_interval: list[float] | None
     top1_agreement: float | None
     cosine: float | None = None
+    loss_difference: float | None = None
+    loss_difference_interval: list[float] | None = None
 
     @property
     def perplexity(self) -> float | None:
@@ -68,7 +72,8 @@ def compare_with_float(
             sums[name].append(_window_sums(expected, found, inputs["labels"]).cpu())
         task.advance(batch.numel())
     tokens = torch.cat(counts)
-    return {name: _means(torch.cat(rows), tokens) for name, rows in sums.items()}
+    windows_of = {name: torch.cat(rows) for name, rows in sums.items()}
+    return {name: _means(rows, windows_of["float"], tokens) for name, rows in windows_of.items()}
 
 
 def _window_sums(expected: Predictions, found: Predictions, labels: Tensor) -> Tensor:
@@ -94,8 +99,8 @@ def _window_sums(expected: Predictions, found: Predictions, labels: Tensor) -> T
     return sums
 
 
-def _means(sums: Tensor, tokens: Tensor) -> FloatComparison:
-    """From sums and predicted tokens of each window, (N 4) and (N)."""
+def _means(sums: Tensor, float_sums: Tensor, tokens: Tensor) -> FloatComparison:
+    """From sums of each window, by a model and the float model, and its predicted tokens: (N 4), (N 4) and (N)."""
     cosine = sums[:, 3].mean().item()
     similarity = None if math.isnan(cosine) else cosine
     total = int(tokens.sum())
@@ -103,4 +108,9 @@ def _means(sums: Tensor, tokens: Tensor) -> FloatComparison:
         return FloatComparison(None, None, None, None, similarity)
     loss, divergence, agreement, _ = (sums.sum(0) / total).tolist()
     interval = ratio_interval(sums[:, 1].tolist(), tokens.tolist())
-    return FloatComparison(loss, divergence, interval, agreement, similarity)
+    nats = [[rows[:, 0].tolist()] for rows in (float_sums, sums)]
+    paired = paired_difference(*nats, tokens.tolist())
+    return FloatComparison(
+        loss, divergence, interval, agreement, similarity, loss_difference=paired.difference,
+        loss_difference_interval=paired.interval,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from groundup.artifacts.contamination_flags import CONTINUATION_TASK
 from groundup.artifacts.progress import Progress
 from groundup.evaluate.likelihood import ScoredDocument
 from groundup.evaluate.tasks import continuation_items, run_task, score_choices, summarize_choices
@@ -16,7 +17,7 @@ from groundup.quantize.float_comparison import FloatComparison, compare_with_flo
 from groundup.recipe.evaluate_config import TaskConfig
 from groundup.tokenizer import Tokenizer
 
-CONTINUATION_TASK, CONTINUATIONS = "true continuation", 50
+CONTINUATIONS = 50
 """A passage with four endings, of which the true one should be the likeliest; items at most."""
 
 

@@ -74,6 +74,13 @@ def interval(bounds: list[float] | None, digits: int = 3, separator: str = " to 
     return f"{bounds[0]:.{digits}f}{separator}{bounds[1]:.{digits}f}" if bounds else "–"
 
 
+def bits_before_after(scores: dict[str, Any]) -> str:
+    """{"before": 2.0, "after": 2.5, "difference_interval": [0.4, 0.6]} -> "2.000 before, 2.500 after (+0.400 to +0.600)"."""
+    bounds = scores.get("difference_interval")
+    difference = f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})" if bounds else ""
+    return f"{scores['before']:.3f} before, {scores['after']:.3f} after{difference}"
+
+
 def pluralize(count: int, singular: str, plural: str | None = None) -> str:
     """2, "step" -> "2 steps"."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

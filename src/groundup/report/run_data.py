@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
+from groundup.artifacts.contamination_flags import contamination_flags
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object, shorten
 from groundup.artifacts.jsonl_file import read_jsonl
@@ -23,8 +24,8 @@ MAX_EXAMPLES = 200
 
 
 def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, Any]:
-    """{"name", "plan", "recipe", "stages": {stage: ...}, "steps": [...], "dropped": {file: [...]}, "clusters": [...]}
-    of a run, with the finished stages in `folders` (default: all).
+    """{"name", "plan", "recipe", "stages": {stage: ...}, "steps": [...], "dropped": {file: [...]}, "clusters": [...],
+    "contamination": {evaluation set: ...}} of a run, with the finished stages in `folders` (default: all).
 
     Raises UserError when `run` is not a folder or a file in it is damaged.
     """
@@ -50,6 +51,7 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
         "steps": _lines(run / stages["base"]["folder"] / "steps.jsonl") if "base" in stages else [],
         "dropped": {path.stem: _lines(path, MAX_EXAMPLES) for path in sorted((data / "dropped").glob("*.jsonl"))},
         "clusters": _lines(data / "clusters.jsonl", MAX_EXAMPLES),
+        "contamination": contamination_flags(data),
     }
 
 

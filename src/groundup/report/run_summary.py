@@ -93,7 +93,7 @@ def _chat_scores(run_data: dict[str, Any]) -> list[str]:
             f"  training questions answered as trained: {first}{recall['recalled']} of {recall['questions']} after"
         )
     if ordinary := chat.get("ordinary_text"):
-        text = f"  ordinary text: {ordinary['before']:.3f} bits per byte before, {ordinary['after']:.3f} after"
+        text = f"  ordinary text, bits per byte: {formatting.bits_before_after(ordinary)}"
         lines.append(text + worse_than_baseline(stage_metrics(run_data, "scores"), ordinary["after"]))
     return lines + uses
 

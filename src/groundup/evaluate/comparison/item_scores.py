@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from groundup.artifacts.contamination_flags import HELD_OUT_TEXT
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl, write_jsonl
 from groundup.evaluate.likelihood import DocumentScores
 
-HELD_OUT_TEXT = "held-out text"
-CONTINUATION_TASK = "true continuation"
-"""Name of the multiple-choice task made of the held-out text."""
-OF_HELD_OUT_TEXT = frozenset([HELD_OUT_TEXT, CONTINUATION_TASK])
 BITS_PER_BYTE = "bits_per_byte"
 LOWER_IS_BETTER = frozenset([BITS_PER_BYTE, "perplexity", "loss"])
 """Metrics; of all others, more is better."""

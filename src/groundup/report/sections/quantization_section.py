@@ -102,6 +102,15 @@ def _divergence(row: dict[str, Any], reference: dict[str, Any]) -> str | None:
     return f"{row['kl_divergence']:.4f}" + (f" ± {(bounds[1] - bounds[0]) / 2:.4f}" if bounds else "")
 
 
+def _loss_difference(row: dict[str, Any], reference: dict[str, Any]) -> str | None:
+    """In bits per byte."""
+    if row is reference or row.get("loss_difference") is None or not row.get("loss"):
+        return None
+    scale, bounds = row["bits_per_byte"] / row["loss"], row.get("loss_difference_interval")
+    half = f" ± {scale * (bounds[1] - bounds[0]) / 2:.4f}" if bounds else ""
+    return f"{scale * row['loss_difference']:+.4f}{half}"
+
+
 def _first_task(row: dict[str, Any], reference: dict[str, Any]) -> str | None:
     for score in row.get("tasks", {}).values():
         bounds = score["interval"]
@@ -112,6 +121,10 @@ def _first_task(row: dict[str, Any], reference: dict[str, Any]) -> str | None:
 COLUMNS = (
     _Column("size", _format("bytes", formatting.byte_size)),
     _Column("bits per byte", _format("bits_per_byte", "{:.3f}".format)),
+    _Column(
+        "difference", _loss_difference,
+        "Difference: of the bits per byte from the float model's, with half of its 95% interval, paired by passage.",
+    ),
     _Column("perplexity", _format("perplexity", "{:,.2f}".format)),
     _Column(
         "KL (nats)", _divergence,

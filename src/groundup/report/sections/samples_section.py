@@ -108,7 +108,7 @@ def _knobs(metrics: dict[str, Any], scores: dict[str, Any]) -> list[tuple[str, C
         first = f"{recall['before']} before, " if "before" in recall else ""
         rows.append(("Recall", f"{first}{recall['recalled']} after, of {recall['questions']} training questions"))
     if ordinary := metrics.get("ordinary_text"):
-        text = f"{ordinary['before']:.3f} before, {ordinary['after']:.3f} after, in bits per byte"
+        text = f"{formatting.bits_before_after(ordinary)}, in bits per byte"
         text += worse_than_baseline(scores, ordinary["after"])
         rows.append(("Ordinary text", text))
     before, after = (metrics.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from groundup.artifacts.contamination_flags import CONTINUATION_TASK, NOT_CHECKED, OF_HELD_OUT_TEXT
 from groundup.artifacts.harness_metrics import metric_rows
 from groundup.artifacts.measure_rows import MEASURE_COLUMNS, measure_rows
 from groundup.report import formatting, training_plots
@@ -17,6 +18,10 @@ BASELINES: dict[str, str] = {
     "xz": "xz −9e",
 }
 THIS_MODEL = "this model"
+CONTAMINATION_NOTE = (
+    "Contamination: what the data stage found of a task's questions in the training text, if "
+    "data.decontaminate.evaluation_sets names them."
+)
 
 
 def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
@@ -34,8 +39,8 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
             _warnings(run_data),
             _comparison(scores),
             _sources(scores),
-            _tasks(scores),
-            _harness(scores),
+            _tasks(scores, run_data["contamination"]),
+            _harness(scores, run_data["contamination"]),
             *_language_measures(scores.get("language_measures", {})),
         ],
     )
@@ -173,7 +178,7 @@ def _mix_note(scores: dict[str, Any]) -> str:
     return note
 
 
-def _tasks(scores: dict[str, Any]) -> Element | None:
+def _tasks(scores: dict[str, Any], contamination: dict[str, str]) -> Element | None:
     tasks = scores.get("tasks", {})
     if not tasks:
         return None
@@ -184,23 +189,24 @@ def _tasks(scores: dict[str, Any]) -> Element | None:
             _share(row, "accuracy", "interval"),
             _share(row, "accuracy_norm", "interval_norm"),
             "–" if row["chance"] is None else f"{100 * row['chance']:.0f}%",
+            "–" if name in OF_HELD_OUT_TEXT else contamination.get(name, NOT_CHECKED),
         ]
         for name, row in tasks.items()
     ]
     note = ""
-    if "true continuation" in tasks:
+    if CONTINUATION_TASK in tasks:
         note = (
             " True continuation: choose a held-out passage's continuation among those of four passages of its source."
         )
     return table(
-        ("task", "items", "accuracy", "per character", "chance"),
+        ("task", "items", "accuracy", "per character", "chance", "contamination"),
         rows,
         "Multiple-choice and question-answering tasks, with 95% intervals. Per character: the choice with the highest "
-        f"likelihood per character, which helps long choices (acc_norm).{note}",
+        f"likelihood per character, which helps long choices (acc_norm).{note} {CONTAMINATION_NOTE}",
     )
 
 
-def _harness(scores: dict[str, Any]) -> Element | None:
+def _harness(scores: dict[str, Any], contamination: dict[str, str]) -> Element | None:
     if not scores.get("harness"):
         return None
     rows: list[list[Cell]] = [
@@ -210,11 +216,14 @@ def _harness(scores: dict[str, Any]) -> Element | None:
             "–" if items is None else f"{items:,}",
             f"{value:.4f}",
             f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "–",
+            contamination.get(task, NOT_CHECKED),
         ]
         for task, metric, value, bounds, items in metric_rows(scores["harness"])
     ]
     return table(
-        ("task", "metric", "items", "value", "95% interval"), rows, "Tasks of lm-evaluation-harness, with its metrics."
+        ("task", "metric", "items", "value", "95% interval", "contamination"),
+        rows,
+        f"Tasks of lm-evaluation-harness, with its metrics. {CONTAMINATION_NOTE}",
     )
 
 
