@@ -306,6 +306,7 @@ def test_scores_of_tasks_have_flags_of_contamination():
     }  # fmt: skip
     stages = {"scores": {"metrics": metrics}}
     found = scores_section({"stages": stages, "contamination": {"quiz": "cleaned of 2 items, 4 documents dropped"}})
+    assert found is not None
     tables = [element for element in found["elements"] if element["kind"] == "table"]
     flags = {row[0][0]: row[-1][0] for table in tables for row in table["rows"]}
     assert flags["quiz"] == "cleaned of 2 items, 4 documents dropped"
