@@ -21,7 +21,7 @@ from groundup.interop.export_check import HARD_TEXT
 from groundup.tokenizer import load_pretrained_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine_models import ARCHITECTURES, FORMATS, NEW, TOKENS, OwnModel, float_model, rows_of, write_folder
+from engine_models import ARCHITECTURES, FORMATS, NEW, SMALL, TOKENS, OwnModel, float_model, rows_of, write_folder
 from engine_script import ANSWER
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(3600)]
@@ -52,13 +52,18 @@ LIMIT = {
 }
 """Of log-probabilities: kernels compute in bfloat16, and inputs that are rounded to 8 bits may fall to the other side."""
 EXACT = 0.01
+TRAINED_LIMIT = 1.0
+"""Of SmolLM2, whose largest activations are hundreds of times the others, where an engine computes in bfloat16 or with inputs
+in 8 bits; the greedy tokens have to be equal all the same."""
 MISREAD = {
     ("transformers + GPTQModel", "mixtral"): "random",
     ("transformers + GPTQModel", "qwen3_moe"): "random",
+    ("transformers + gguf", "mixtral"): "random",
     ("transformers + gguf", "t5"): "relu",
 }
-"""Transformers 5 joins experts and fills packed ones with random numbers, after a warning; it gives the feed-forward of each
-T5 in a GGUF file ReLU gates, where the models have GELU."""
+"""Transformers 5 joins experts and fills packed ones with random numbers, after a warning; it takes Mixtral in a
+GGUF file, which is of architecture "llama" there, for Llama without its feed-forward, and gives each T5 ReLU gates, where
+the models have GELU."""
 
 
 class Exports:
@@ -90,6 +95,7 @@ class EngineProcess:
 
     def __init__(self, python: str, kind: str):
         environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+        environment["VLLM_CPU_INT4_W4A8"] = "0"  # else it rounds the inputs of layers to 8 bits
         environment.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
             [python, SCRIPT, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -196,7 +202,10 @@ def judge(answer: dict[str, Any], own: OwnModel, engine: str, architecture: str)
     if (engine, architecture) in MISREAD:
         return MISREAD[engine, architecture], []
     faults = [fault] if fault else []
-    return f"{worst:.1g}{equal}", faults + ([] if worst <= LIMIT.get(engine, EXACT) else [f"difference {worst}"])
+    limit = LIMIT.get(engine, EXACT)
+    if architecture == SMALL and limit > EXACT:
+        limit = TRAINED_LIMIT
+    return f"{worst:.1g}{equal}", faults + ([] if worst <= limit else [f"difference {worst}"])
 
 
 def tokenizer_ids(folder: Path) -> list[int]:
