@@ -3,7 +3,7 @@
     python benchmarks/plan_accuracy.py published       # seconds; no measurement: reads benchmarks/published_runs.toml
     python benchmarks/plan_accuracy.py time            # 20 minutes on two quiet cores; --only NAME for one configuration
 
-`time`: each of 24 configurations is planned from the table of devices and calibrated as `groundup plan --calibrate` does, then
+`time`: each of 24 configurations is planned for this machine, whose cores are those of the table, and calibrated as `groundup plan --calibrate` does, then
 trained for some steps in its full size. No peer: no other planner takes these recipes.
 """
 
@@ -168,7 +168,7 @@ def measure_time(only: str | None) -> None:
         length, batch = training.sequence_length, training.batch_tokens
         assert length is not None
         assert batch is not None
-        found = calibrate_speed("cpu-2", config, training)
+        found = calibrate_speed("this-machine", config, training)
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(config.vocab_size, (batch // length, length), generator=generator)
         batches, options = [{"tokens": tokens, "labels": tokens}], {"evaluate_every": 1_000_000, "device": "cpu"}
