@@ -3,8 +3,8 @@
     python benchmarks/plan_accuracy.py published       # seconds; no measurement: reads benchmarks/published_runs.toml
     python benchmarks/plan_accuracy.py time            # 20 minutes on two quiet cores; --only NAME for one configuration
 
-`time`: each of 24 configurations is planned for the cores at hand, calibrated as `groundup plan --calibrate` does, then trained for
-some steps in its full size. No peer: no other planner takes these recipes.
+`time`: each of 24 configurations is planned for the cores at hand, calibrated as `groundup plan --calibrate` does, then trained
+for some steps in its full size. No peer: no other planner takes these recipes.
 """
 
 import argparse
