@@ -3,14 +3,17 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
 
+from groundup.evaluate.trace import RunTracer, SuffixArray
+from groundup.evaluate.trace.training_documents import TrainingDocuments
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.serve import create_app
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import ShardWriter, Tokenizer, TokenShard
 from groundup.tokenizer.tokenizer_training import train_bpe
 
 sys.path.insert(0, str(Path(__file__).parent))  # for scripted_model
@@ -43,3 +46,20 @@ def model() -> Decoder:
 def client(model: Decoder, tokenizer: Tokenizer):
     with TestClient(create_app(model, tokenizer, name="tiny")) as client:
         yield client
+
+
+TRAINING_TEXT = "So it was the best of times and the worst of <b onclick='alert(1)'>all</b> times, said the old man."
+
+
+@pytest.fixture(scope="session")
+def tracer(tokenizer: Tokenizer, tmp_path_factory) -> RunTracer:
+    """Of two copies of TRAINING_TEXT, from a source whose name is markup."""
+    folder = tmp_path_factory.mktemp("shard")
+    ids = [*tokenizer.encode(TRAINING_TEXT), tokenizer.eos_id]
+    identity = {"vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint, "end_of_text": tokenizer.eos_id}
+    with ShardWriter(folder, "train", **identity) as writer:
+        writer.append(np.array(ids * 2), [len(ids)] * 2, ["<i>books</i>"] * 2, [len(TRAINING_TEXT)] * 2)
+        writer.commit(1)
+        writer.finish()
+    shard = TokenShard(folder / "train")
+    return RunTracer(SuffixArray.open(shard, folder / "index"), tokenizer, TrainingDocuments(shard, tokenizer, None))

@@ -625,3 +625,23 @@ def test_beam_search_within_the_memory_of_the_cache(model, tokenizer):
         assert answers[0]["choices"] == answers[1]["choices"]
         assert [answer["usage"]["completion_tokens"] for answer in answers] == [32 // 4 - 2] * 2
         assert "4 beams" in refused(complete(client, **asked | {"prompt": "abcdefgh"}), 400)
+
+
+def test_trace(client, model, tokenizer, tracer):
+    text = "ohne 東京 it was the best of times and the worst of it"
+    refused(client.post("/trace", json={"text": text}), 404)
+    assert client.get("/v1/models").json()["data"][0]["trace"] is False
+    key = {"Authorization": "Bearer secret"}
+    with TestClient(create_app(model, tokenizer, name="tiny", tracer=tracer, api_key="secret")) as tracing:
+        assert tracing.post("/trace", json={"text": text}).status_code == 401
+        assert tracing.get("/v1/models", headers=key).json()["data"][0]["trace"] is True
+        found = tracing.post("/trace", json={"text": text}, headers=key).json()
+        (span,) = found["spans"]
+        assert text[span["begin"] : span["end"]].strip() == "it was the best of times and the worst of"
+        assert (span["count"], span["documents"][0]["source"]) == (2, "<i>books</i>")
+        refused(tracing.post("/trace", json={"text": "a" * 20_001}, headers=key), 400, param="text")
+        lone = tracing.post(
+            "/trace", content=b'{"text": "\\ud800"}', headers=key | {"content-type": "application/json"}
+        )
+        refused(lone, 400)
+        refused(tracing.post("/trace", json={"text": ""}, headers=key), 400, param="text")

@@ -285,6 +285,40 @@ def test_probabilities_of_tokens(page):
     assert page.locator(".token").count() == 8
 
 
+def test_answers_are_traced_to_training_text(browser, model, tokenizer, tracer):
+    servers = run_server(create_app(model, tokenizer, name="tiny", tracer=tracer))
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.goto(next(servers))
+    answer = "👍 it was the best of times and the worst of <b onclick='alert(1)'>all</b> times, and so on"
+    scripted(page, answer)
+    send(page, "hi")
+    page.click("button:has-text('Trace')")
+    page.wait_for_selector(".traced")
+    assert page.inner_text(".turn.assistant .tokens") == answer
+    assert (
+        page.inner_text(".traced").strip()
+        == "it was the best of times and the worst of <b onclick='alert(1)'>all</b> times,"
+    )
+    page.hover(".traced")
+    card = page.inner_text("#token-card")
+    assert "2 times in 2 documents" in card
+    assert "<i>books</i>" in card
+    assert page.locator("#token-card :is(i, [onclick])").count() == 0
+    page.hover("#text")
+    page.wait_for_selector("#token-card", state="hidden")
+    page.focus(".traced")
+    page.wait_for_selector("#token-card")
+    page.click("button:has-text('Trace')")
+    assert page.locator(".traced").count() == 0
+    page.context.close()
+    next(servers, None)
+    assert not errors
+
+
 def test_other_kinds_of_models_say_what_they_are_for(page):
     def choose(name: str) -> str:
         page.select_option("#models", name)

@@ -26,12 +26,13 @@ ASKED = {
     "/v1/embeddings": {"input": ["a", "b"]},
     "/tokenize": {"prompt": "hello", "return_token_strs": True},
     "/detokenize": {"tokens": [5, 6]},
+    "/trace": {"text": "It was the best of times and the worst."},
 }
 
 
 @pytest.fixture(scope="module")
-def agent():
-    with TestClient(create_app(*scripted_model(TWO_CALLS), name="m")) as client:
+def agent(tracer):
+    with TestClient(create_app(*scripted_model(TWO_CALLS), name="m", tracer=tracer)) as client:
         yield client
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli.model_check import open_for_text, open_proposer
 from groundup.cli.options import (
     DeterministicOption,
@@ -91,6 +92,13 @@ def serve(
             help="Adapter to serve beside MODEL, which requests choose as their model; may be repeated.",
         ),
     ] = None,
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace",
+            help="Of a run: let clients see where an answer stands word for word in the training text, with its passages.",
+        ),
+    ] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Name of this server that requests without a key may use; may be repeated.")
     ] = None,
@@ -99,7 +107,10 @@ def serve(
     """Serve a model over HTTP: OpenAI's API under /v1, a chat page at /.
 
     Example: groundup serve runs/quickstart --port 8000
+
+    Example: groundup serve runs/quickstart --trace
     """
+    from groundup.evaluate.trace import open_tracer
     from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.interop.model_loading import as_trained, resolve_model_path
     from groundup.serve.api_keys import ApiKeys
@@ -121,6 +132,7 @@ def serve(
     if keys is None and "GROUNDUP_API_KEY" in os.environ:
         raise UserError("GROUNDUP_API_KEY is empty, expected a key", hint="unset it for a server without a key")
     limits = RateLimits(requests_per_minute, tokens_per_minute) if requests_per_minute or tokens_per_minute else None
+    tracer = open_tracer(model, progress=PROGRESS_KINDS["auto"]()) if trace else None
     network, tokenizer = open_for_text(model, device, dtype, verify, kv_bits=kv_bits, deterministic=deterministic)
     if draft is not None and cache_memory is not None:
         cache_memory, draft_memory = cache_memory * 3 // 4, cache_memory // 4
@@ -165,6 +177,7 @@ def serve(
         cache_memory=cache_memory,
         proposer=proposer,
         starters=starters,
+        tracer=tracer,
         allowed_hosts=[name.lower() for name in allow_host or ()],
         trusted_proxies=trusted_proxy or (),
     )

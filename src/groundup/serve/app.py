@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from groundup.artifacts.errors import UserError
+from groundup.evaluate.trace import RunTracer
 from groundup.generate import BatchingEngine
 from groundup.generate.generation import GenerativeModel
 from groundup.generate.speculative_decoding import Proposer
@@ -58,6 +59,7 @@ def create_app(
     cache_memory: int | None = None,
     proposer: Proposer | None = None,
     starters: Mapping[str, Sequence[str]] | None = None,
+    tracer: RunTracer | None = None,
 ) -> Starlette:
     """An OpenAI-compatible server of one model, with a chat page, for any ASGI server.
 
@@ -80,6 +82,7 @@ def create_app(
         cache_memory: bytes for keys and values; None: what requests need, up to half of the free memory.
         proposer: guesses tokens (speculative decoding): the same answers in fewer passes while few requests run.
         starters: by name of a model, messages that the page offers (`conversation_starters`).
+        tracer: traces texts to training text, whose passages clients can then read (`groundup.evaluate.trace.open_tracer`).
 
     Raises UserError for an empty key.
     """
@@ -108,10 +111,11 @@ def create_app(
             aliases=tuple(aliases) if each == name else (),
             starters=(starters or {}).get(each, ()),
             adapter=None if each == name else each,
+            traces=tracer is not None,
         )
         for each, (network, words) in served.items()
     ]
-    endpoints = Endpoints(models, metrics, max_body, log_prompts=log is not None and log.prompts)
+    endpoints = Endpoints(models, metrics, max_body, log_prompts=log is not None and log.prompts, tracer=tracer)
     description = openapi_description(has_key=keys is not None)
     routes = [
         *(Route(path, respond_with(file)) for path, file in PAGE_FILES.items()),
@@ -127,6 +131,7 @@ def create_app(
         Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
         Route("/tokenize", endpoints.tokenize, methods=["POST"]),
         Route("/detokenize", endpoints.detokenize, methods=["POST"]),
+        Route("/trace", endpoints.trace, methods=["POST"]),
     ]
     public_paths = {"/health", "/openapi.json", "/docs", *PAGE_FILES}
     middleware = [

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from groundup.artifacts.errors import UserError
+from groundup.evaluate.trace import RunTracer
 from groundup.generate.prompt_logprobs import TokenScore
 from groundup.serve import prometheus
 from groundup.serve.answer_grammar import chat_grammar, structured_grammar
@@ -20,7 +21,7 @@ from groundup.serve.completion_choices import CompletionChoices
 from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.prometheus import ServerMetrics
 from groundup.serve.prompt_scores import echoes_of, prompt_scores, scored_prompts
-from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest
+from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest, TraceRequest
 from groundup.serve.request_body import read_json_body
 from groundup.serve.request_log import record_of
 from groundup.serve.request_validation import RequestType, parse_request
@@ -39,6 +40,8 @@ from groundup.serve.tool_calls import ToolCallParser, argument_schemas
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default for completions. Chat completions are by default limited by the context only."""
 
+MAX_TRACED_SPANS = 50
+
 
 @dataclass(frozen=True)
 class Endpoints:
@@ -48,12 +51,16 @@ class Endpoints:
         models: the served model first, then the same with adapters; a request names one.
         max_body: maximum request size in bytes.
         log_prompts: keep bodies and answers for the log.
+        tracer: of the training text; None: the server does not trace.
     """
 
     models: Sequence[ServedModel]
     metrics: ServerMetrics
     max_body: int
     log_prompts: bool = False
+    tracer: RunTracer | None = None
+    _tracing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One text at a time is traced, so that traces leave the processor to answers."""
 
     # ---- GET
 
@@ -209,6 +216,14 @@ class Endpoints:
         except UserError as error:
             raise ApiError(400, error.message, param="tokens") from None
         return JSONResponse({"prompt": text})
+
+    async def trace(self, http: HttpRequest) -> Response:
+        body = await self._body(TraceRequest, http)
+        if self.tracer is None:
+            raise ApiError(404, "this server does not trace texts to training text: see groundup serve --trace")
+        async with self._tracing:
+            found = await asyncio.to_thread(self.tracer.trace, body.text, max_spans=MAX_TRACED_SPANS)
+        return JSONResponse(found.as_json())
 
     # ----
 

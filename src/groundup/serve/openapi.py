@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from groundup.serve.chat_protocol import ChatRequest, TokenizeRequest
 from groundup.serve.openapi_responses import RESPONSE_SCHEMAS
-from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest
+from groundup.serve.protocol import CompletionRequest, DetokenizeRequest, EmbeddingRequest, TraceRequest
 from groundup.serve.request_validation import NEUTRAL_FIELDS, RequestBody
 from groundup.serve.responses_protocol import ResponsesRequest
 
@@ -41,6 +41,7 @@ OPERATIONS = (
     Operation("/v1/embeddings", EmbeddingRequest.__doc__ or "", "Embeddings", EmbeddingRequest),
     Operation("/tokenize", TokenizeRequest.__doc__ or "", "Tokens", TokenizeRequest),
     Operation("/detokenize", DetokenizeRequest.__doc__ or "", "Text", DetokenizeRequest),
+    Operation("/trace", TraceRequest.__doc__ or "", "Trace", TraceRequest),
     Operation("/health", "Whether the server answers", "Health", is_public=True),
     Operation("/metrics", "Metrics in Prometheus' format", "text/plain"),
     Operation("/openapi.json", "This description", "application/json", is_public=True),

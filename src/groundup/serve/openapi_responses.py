@@ -64,6 +64,7 @@ RESPONSE_SCHEMAS: dict[str, Schema] = {
         starters=_list(TEXT),
         architecture={"enum": ["decoder", "encoder", "encoder_decoder"]},
         chat=FLAG,
+        trace=FLAG,
     ),
     "ModelList": _object(object=_constant("list"), data=_list(_ref("Model"))),
     "Usage": _object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
@@ -154,4 +155,18 @@ RESPONSE_SCHEMAS: dict[str, Schema] = {
     ),
     "Tokens": _object(count=COUNT, max_model_len=COUNT, tokens=_list(COUNT), token_strs=_maybe(_list(_maybe(TEXT)))),
     "Text": _object(prompt=TEXT),
+    "Trace": _object(
+        text=TEXT,
+        coverage=NUMBER,
+        min_words=COUNT,
+        corpus_tokens=COUNT,
+        spans=_list(
+            _object(
+                begin=COUNT, end=COUNT, text=TEXT, words=COUNT, tokens=COUNT, count=COUNT, num_documents=COUNT,
+                documents=_list(
+                    _object(source=TEXT, id=TEXT, license=TEXT, count=COUNT, before=TEXT, span=TEXT, after=TEXT)
+                ),
+            )
+        ),
+    ),
 }  # fmt: skip

@@ -15,6 +15,7 @@ MAX_INPUTS = 2048
 MAX_CHOICES = 64
 MAX_BIASES = 1024
 MAX_TOKENS = 1_000_000
+MAX_TRACED_CHARACTERS = 20_000
 
 MAX_REQUESTED_BEAMS = 16
 BEAM_FIELDS = ("use_beam_search", "length_penalty")
@@ -239,6 +240,12 @@ class DetokenizeRequest(RequestBody):
 
     tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS, fail_fast=True)]
     model: str | None = None
+
+
+class TraceRequest(RequestBody):
+    """POST /trace: the longest spans of a text that stand word for word in the training text, of a server with `--trace`."""
+
+    text: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TRACED_CHARACTERS)]
 
 
 def _as_list(value: Any) -> Sequence[str | list[int]]:

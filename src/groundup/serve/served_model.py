@@ -44,6 +44,7 @@ class ServedModel:
         created: when it was loaded, in seconds since 1970.
         starters: messages that the page offers.
         adapter: name of its adapter in the engine.
+        traces: the server traces its answers to training text.
     """
 
     model: GenerativeModel | Encoder
@@ -56,6 +57,7 @@ class ServedModel:
     aliases: Sequence[str] = ()
     starters: Sequence[str] = ()
     adapter: str | None = None
+    traces: bool = False
 
     @property
     def is_decoder(self) -> bool:
@@ -77,6 +79,7 @@ class ServedModel:
             "dtype": weight_dtype(self.model),
             "chat": self.is_decoder and self.tokenizer.chat_template is not None,
             "starters": [*self.starters],
+            "trace": self.traces,
         }
 
     # ---- prompts

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.http_server import bind_socket
+from groundup.evaluate.trace import RunTracer
 from groundup.generate.generation import GenerativeModel
 from groundup.generate.speculative_decoding import Proposer
 from groundup.model import Encoder
@@ -47,6 +48,7 @@ def serve(
     cache_memory: int | None = None,
     proposer: Proposer | None = None,
     starters: Mapping[str, Sequence[str]] | None = None,
+    tracer: RunTracer | None = None,
     allowed_hosts: Collection[str] = (),
     trusted_proxies: Collection[str] = (),
 ) -> None:
@@ -59,7 +61,7 @@ def serve(
         name: model name in requests and responses.
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
-        aliases, api_key, limits, cors_origins, log, adapters, cache_memory, proposer, starters: see `create_app`.
+        aliases, api_key, limits, cors_origins, log, adapters, cache_memory, proposer, starters, tracer: see `create_app`.
         certificate: files of a certificate chain and its key, both PEM, for HTTPS; None: HTTP.
         allowed_hosts: names of this server beside those of this machine, which requests without a key may use.
         trusted_proxies: addresses or networks of reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto count.
@@ -75,7 +77,7 @@ def serve(
         app = create_app(
             model, tokenizer, name=name, aliases=aliases, api_key=api_key, limits=limits, cors_origins=cors_origins,
             log=log, hosts=hosts, adapters=adapters, cache_memory=cache_memory, proposer=proposer,
-            starters=starters,
+            starters=starters, tracer=tracer,
         )  # fmt: skip
         url_host = f"[{host}]" if ":" in host else host
         address = f"{'http' if certificate is None else 'https'}://{url_host}:{listener.getsockname()[1]}"

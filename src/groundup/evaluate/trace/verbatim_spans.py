@@ -8,6 +8,9 @@ the middle of a training sentence: the text is read both as it is and with a spa
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from groundup.data.clean.ngrams import UNSPACED
 from groundup.data.decontaminate import count_words
 from groundup.evaluate.trace.suffix_array import SuffixArray
@@ -16,6 +19,8 @@ from groundup.tokenizer.long_texts import encode_text
 
 MAX_OVERLAP = 0.5
 """Of the shorter one of two spans, in characters: else only the longer one is kept."""
+FIRST_WINDOW = 32
+"""Tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,22 @@ def match_lengths(index: SuffixArray, ids: Sequence[int]) -> list[int]:
 
     Where a match of n tokens begins, one of at least n - 1 begins at the next token.
     """
-    lengths: list[int] = []
-    for begin in range(len(ids)):
+    text, lengths = np.asarray(ids), list[int]()
+    for begin in range(len(text)):
         at_least = lengths[-1] - 1 if lengths else 0
-        if begin + at_least >= len(ids):  # the match before reaches the end
-            lengths.append(len(ids) - begin)
+        if begin + at_least >= len(text):  # the match before reaches the end
+            lengths.append(len(text) - begin)
         else:
-            lengths.append(index.longest_prefix(ids[begin:]))
+            lengths.append(_longest_match(index, text[begin:], at_least))
     return lengths
+
+
+def _longest_match(index: SuffixArray, ids: NDArray[np.integer], at_least: int) -> int:
+    """Searches for few tokens first: the time of a search grows with their number, and most matches are short."""
+    window = max(FIRST_WINDOW, 2 * at_least)
+    while (found := index.longest_prefix(ids[:window])) == window < len(ids):
+        window *= 2
+    return found
 
 
 def _spans_of_encoding(

@@ -4,7 +4,8 @@ import * as store from "./conversations.js";
 import { kindOf, requestFor } from "./kinds.js";
 import { ApiError, hasKey, listModels, setKey, stream, tokenReader } from "./server.js";
 import { connectSettings, settings } from "./settings.js";
-import { connectTokenCard } from "./tokens.js";
+import { connectCards, tokenCard } from "./tokens.js";
+import { spanCard, toggleTrace } from "./trace.js";
 import { conversationList, turnViews } from "./turns.js";
 import { html, render } from "./vendor/lit-html/lit-html.js";
 
@@ -29,7 +30,7 @@ function draw() {
   const follow = atEnd();
   const kind = kindOf(model);
   const started = conversation.turns.length > 0;
-  const state = { kind: kind.name, model: model?.id ?? "", editing, busy: running !== null, probabilities: settings.probabilities };
+  const state = { kind: kind.name, model: model?.id ?? "", editing, busy: running !== null, probabilities: settings.probabilities, traces: model?.trace };
   render(turnViews(conversation, state, actions), $("log"));
   render(conversationList(conversations, { open: conversation.id, renaming }, listActions), $("conversations"));
   $("welcome").hidden = started;
@@ -65,6 +66,11 @@ function notice(text, label, action) {
   undo = action ?? null;
   $("notice").classList.toggle("plain", Boolean(label));
   $("notice").hidden = !text;
+}
+
+function failed(error) {
+  if (error.status === 401) askForKey(error.message);
+  else if (error.name !== "AbortError") notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
 }
 
 function keep(which) {
@@ -142,8 +148,7 @@ async function ask(turns, restore, begun) {
   } catch (error) {
     answer.note = CUT.stopped;
     answer.cut = true;
-    if (error.status === 401) askForKey(error.message);
-    else if (error.name !== "AbortError") notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
+    failed(error);
     if (answer.content === (begun?.content ?? "")) {
       chat.turns = before;
       if (chat === conversation) restore?.();
@@ -192,6 +197,7 @@ const actions = {
   },
   retry: (index) => ask(conversation.turns.slice(0, index)),
   continueAnswer: (index) => ask(conversation.turns.slice(0, index), null, conversation.turns[index]),
+  trace: (index) => toggleTrace(conversation.turns[index]).catch(failed).then(draw),
   continueText: (index) => send(conversation.turns[index - 1].content + conversation.turns[index].content),
 };
 
@@ -283,9 +289,8 @@ async function connect() {
   try {
     models = (await listModels()).filter(({ id, root }) => (root ?? id) === id); // without aliases
   } catch (error) {
-    if (error.status === 401) return askForKey(error.message);
-    $("greeting").textContent = "No response from the server";
-    return notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
+    if (error.status !== 401) $("greeting").textContent = "No response from the server";
+    return failed(error);
   }
   $("key-dialog").close();
   notice(null);
@@ -375,7 +380,10 @@ async function copy(text) {
   area.remove();
 }
 
-connectTokenCard((index) => conversation.turns[index].tokens);
+connectCards((span, index) => {
+  const turn = conversation.turns[index];
+  return span.matches(".token") ? tokenCard(turn.tokens[span.dataset.index]) : spanCard(turn, span.dataset.index);
+});
 connectSettings(update);
 showSidebar(wide.matches);
 const last = conversations.find(({ id }) => id === sessionStorage.getItem("open"));

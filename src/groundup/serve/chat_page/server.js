@@ -22,6 +22,8 @@ async function request(path, options = {}) {
 
 export const listModels = async () => (await (await request("/v1/models")).json()).data;
 
+export const trace = async (text) => (await request("/trace", { method: "POST", body: JSON.stringify({ text }) })).json();
+
 // Server-sent events as objects, after the server has accepted the request.
 export async function stream(path, fields, signal) {
   const body = JSON.stringify({ ...fields, stream: true, stream_options: { include_usage: true } });

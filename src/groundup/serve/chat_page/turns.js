@@ -4,9 +4,11 @@ import { guard } from "./vendor/lit-html/directives/guard.js";
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { markdown } from "./markdown.js";
 import { tokenView } from "./tokens.js";
+import { isTraced, tracedView } from "./trace.js";
 
 function words(turn, kind, probabilities) {
   if (turn.role === "user") return turn.content;
+  if (isTraced(turn)) return tracedView(turn);
   if (probabilities && turn.tokens?.length && !turn.writing) return guard([turn.tokens], () => tokenView(turn.tokens));
   if (!turn.content.trim() && !turn.writing) return html`<em class="quiet">The model ended its turn without a word.</em>`;
   return guard([turn.content, kind], () => (kind === "chat" ? markdown(turn.content) : turn.content));
@@ -30,25 +32,26 @@ function editForm(text, actions) {
 }
 
 // Buttons below a message; `busy`: while an answer is written.
-function below(turn, index, { kind, last, busy }, actions) {
+function below(turn, index, { kind, last, busy, traces }, actions) {
   if (turn.writing) return nothing;
   const button = (label, action) => html`<button type="button" class="flat" @click=${action}>${label}</button>`;
   return html`<div class="below">
     <span>${turn.role === "user" ? nothing : (turn.note ?? nothing)}</span>
     ${turn.content ? html`<button type="button" class="flat" data-copy=${turn.content}>Copy</button>` : nothing}
     ${busy ? nothing : turn.role === "user" ? button("Edit", () => actions.edit(index)) : button("Retry", () => actions.retry(index))}
+    ${traces && turn.role !== "user" && turn.content.trim() ? html`<button type="button" class="flat" aria-pressed=${isTraced(turn)} title="Where this stands word for word in the training text" @click=${() => actions.trace(index)}>Trace</button>` : nothing}
     ${!busy && last && turn.role !== "user" && (kind === "text" || (kind === "chat" && turn.cut && turn.content)) ? button("Continue", () => (kind === "text" ? actions.continueText : actions.continueAnswer)(index)) : nothing}
   </div>`;
 }
 
-export function turnViews(conversation, { kind, model, editing, busy, probabilities }, actions) {
+export function turnViews(conversation, { kind, model, editing, busy, probabilities, traces }, actions) {
   const { turns, first } = conversation;
   return turns.map((turn, index) => {
     const last = index === turns.length - 1;
     return html`${first && index === first ? html`<p class="divider">The messages above no longer fit the model's context.</p>` : nothing}
       <article class="turn ${turn.role} ${kind} ${index < first ? "dropped" : ""} ${turn.writing ? "writing" : ""} ${last ? "last" : ""}"
         aria-label=${turn.role === "user" ? "You" : model} data-turn=${index}>
-        ${editing === index ? editForm(turn.content, actions) : html`<div class="words">${words(turn, kind, probabilities)}</div>${below(turn, index, { kind, last, busy }, actions)}`}
+        ${editing === index ? editForm(turn.content, actions) : html`<div class="words">${words(turn, kind, probabilities)}</div>${below(turn, index, { kind, last, busy, traces }, actions)}`}
       </article>`;
   });
 }
