@@ -77,7 +77,7 @@ def main(model: str, datasets: str, items: int = 100) -> None:
         "ours": HarnessModel(network, tokenizer, Progress()),
         "theirs": HFLM(pretrained=model, dtype="float32", device="cpu", batch_size=8),
     }
-    store = Path(tempfile.gettempdir()) / "lm_eval_table.json"
+    store = Path(tempfile.gettempdir()) / f"lm_eval_table_{items}.json"
     rows: dict[str, list[str]] = json.loads(store.read_text()) if store.exists() else {}
     manager = harness_tasks(list(TASKS))
     for task, metric in TASKS.items():

@@ -137,7 +137,8 @@ def evaluate(
         )
     if not is_decoder and (questions or tasks or core or language_measures):
         raise UserError(
-            f"{model}: tasks are scored by the likelihood of a text, which only a decoder defines",
+            f"{model}: --task, --tasks, --core and --language-measures need the likelihood of a text, which only a decoder "
+            "defines",
             hint="an encoder or encoder-decoder is scored by masked tokens: --text FILE",
         )
     if examples is not None:
