@@ -76,3 +76,15 @@ def test_items_stand_once_in_the_columns_of_the_original_sets(tmp_path):
     assert request_splits(tmp_path, "piqa", None) == {}
     with pytest.raises(UserError, match="cannot be read"):
         request_splits(tmp_path, "gsm8k", "main")
+
+
+def test_item_scores_of_a_task_pair_by_content():
+    """The mean of items has their scores; an F1 over all of them has none."""
+    adapter = pytest.importorskip("groundup.evaluate.lm_eval_adapter", exc_type=ImportError)
+    samples = [{"doc_id": number, "doc_hash": f"h{number % 2}", "acc": number % 2, "f1": 1.0} for number in range(4)]
+    values = {"alias": "quiz", "acc,none": 0.5, "acc_stderr,none": 0.1, "f1,none": 0.7}
+    found = adapter._item_scores("quiz", values, samples)
+    assert [(score.metric, score.item, score.score) for score in found] == [
+        ("acc", "h0", 0.0), ("acc", "h1", 1.0), ("acc", "h0", 0.0), ("acc", "h1", 1.0),
+    ]  # fmt: skip
+    assert adapter._summarize(values, samples).keys() == {"items", "acc", "acc_interval", "f1"}

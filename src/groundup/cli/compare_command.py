@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli.model_check import open_for_writing
 from groundup.cli.options import DeviceOption, DtypeOption, JsonOption, MaxTokensOption, TemperatureOption, VerifyOption
 from groundup.cli.text_input import read_text, read_texts
@@ -32,6 +33,13 @@ def compare(
         Path | None, typer.Option(help="Score this text with every model, instead of the stored scores of runs.")
     ] = None,
     task: Annotated[Path | None, typer.Option(help="Score this task file, as of `evaluate --task`, likewise.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Score these tasks of lm-evaluation-harness, likewise.")
+    ] = None,
+    datasets: Annotated[
+        Path | None, typer.Option(help="Folder of the datasets of --tasks; default: the Hugging Face hub.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First questions of each task of --tasks only.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the scores and differences (SVG).")] = None,
     page: Annotated[
         Path | None, typer.Option(help="Write a page for blind side-by-side rating of answers (HTML).")
@@ -51,13 +59,15 @@ def compare(
     """Compare models on the same items: scores, and each one's difference from the first, paired by item.
 
     Beside each difference: its 95% interval, and the smallest difference that these items would show four times of five.
-    Runs are compared by the scores that they stored; --text and --task score any models.
+    Runs are compared by the scores that they stored; --text, --task and --tasks score any models.
 
     Example: groundup compare runs/small runs/large --plot comparison.svg
 
     Example: groundup compare base=runs/a1,runs/a2,runs/a3 wide=runs/b1,runs/b2,runs/b3
 
     Example: groundup compare runs/small models/smollm2 --text held-out.txt
+
+    Example: groundup compare models/smollm2 models/smollm3 --tasks arc_easy,piqa --limit 200
     """
     if ratings is not None:
         if entries:
@@ -70,11 +80,20 @@ def compare(
     for path, suffix in ((plot, ".svg"), (page, ".html")):
         if path is not None and path.suffix != suffix:
             raise UserError(f"{path}, expected a name that ends with {suffix}")
-    if page is not None and prompts is None and text is None and task is None:
+    if tasks is None and (datasets, limit) != (None, None):
+        raise UserError("--datasets and --limit are for --tasks", hint="--tasks NAME,...")
+    names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    if names:
+        from groundup.evaluate.harness_tasks import harness_tasks
+
+        harness_tasks(names)  # a wrong name is told before a model is read
+    if page is not None and prompts is None and text is None and task is None and not names:
         answers = _stored_answers(named)
     else:
         answers = {}
-    scores, answered = _score(named, text, task, prompts, max_tokens, temperature, seed, (device, dtype, verify))
+    scores, answered = _score(
+        named, text, task, (names, datasets, limit), prompts, max_tokens, temperature, seed, (device, dtype, verify)
+    )  # fmt: skip
     if page is not None:
         _write_page(page, answers or answered, seed)
     if not scores:
@@ -146,7 +165,8 @@ def _bounds(interval: Sequence[float] | None, sign: str = "") -> str:
 
 
 def _score(
-    named: Mapping[str, Sequence[Path]], text: Path | None, task: Path | None, prompts: Path | None, max_tokens: int,
+    named: Mapping[str, Sequence[Path]], text: Path | None, task: Path | None,
+    harness: tuple[Sequence[str], Path | None, int | None], prompts: Path | None, max_tokens: int,
     temperature: float, seed: int, how: tuple[str, str, bool],
 ) -> tuple[dict[str, list[list["ItemScore"]]], dict[str, dict[str, str]]]:  # fmt: skip
     """Item scores by entry and seed, and answers of the first seed of each entry to the prompts."""
@@ -154,10 +174,11 @@ def _score(
 
     content = None if text is None else read_text(text)
     asked = None if prompts is None else [entry.text for entry in read_texts(prompts)]
-    if content is None and task is None and asked is None:
+    names, datasets, limit = harness
+    if content is None and task is None and asked is None and not names:
         return {name: [stored_scores(path) for path in paths] for name, paths in named.items()}, {}
     from groundup.data.task_files import task_of_file
-    from groundup.evaluate.comparison.measured_scores import measure_task, measure_text
+    from groundup.evaluate.comparison.measured_scores import measure_harness, measure_task, measure_text
     from groundup.evaluate.comparison.rating_pairs import answer_prompts
     from groundup.model import Decoder
 
@@ -168,12 +189,14 @@ def _score(
         for number, path in enumerate(paths):
             model, tokenizer = open_for_writing(path, *how)
             if not isinstance(model, Decoder):
-                raise UserError(f"{path}: no decoder, which --text, --task and --prompts need")
+                raise UserError(f"{path}: no decoder, which --text, --task, --tasks and --prompts need")
             rows: list[Any] = []
             if content is not None and text is not None:
                 rows += measure_text(model, tokenizer, content, text.name)
             if questions is not None:
                 rows += measure_task(model, tokenizer, questions)
+            if names:
+                rows += measure_harness(model, tokenizer, names, PROGRESS_KINDS["auto"](), datasets, limit)
             if rows:
                 scores.setdefault(name, []).append(rows)
             if asked is not None and number == 0:

@@ -29,6 +29,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.evaluate.answer_cache import AnswerCache
 from groundup.evaluate.code_eval import SandboxedCodeEval
+from groundup.evaluate.comparison.item_scores import ItemScore
 from groundup.evaluate.continuations import iter_continuation_scores
 from groundup.evaluate.harness_datasets import local_datasets
 from groundup.evaluate.harness_tasks import harness_tasks
@@ -193,6 +194,7 @@ def run_harness(
     apply_chat_template: bool = False,
     cache: Path | None = None,
     seed: int = 0,
+    items: list[ItemScore] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The scores of `tasks` (names of lm-evaluation-harness), by task and group.
 
@@ -204,6 +206,7 @@ def run_harness(
         num_fewshot: solved examples before each question; default: the task's own number.
         limit: first items of each task only.
         cache: file of answers, read and continued (answer_cache.py).
+        items: to which the scores of single items are appended, of the metrics with an interval.
 
     Raises UserError for a task that the harness does not know or that would run programs outside of the sandbox, and for a
     dataset that is not there.
@@ -219,6 +222,9 @@ def run_harness(
         )  # fmt: skip
     assert found is not None
     samples = found.get("samples", {})
+    if items is not None:
+        for name, rows in samples.items():
+            items += _item_scores(name, found["results"][name], rows)
     return {name: _summarize(values, samples.get(name, [])) for name, values in found["results"].items()}
 
 
@@ -290,21 +296,39 @@ def _kept_random_states() -> Iterator[None]:
 def _summarize(values: dict[str, Any], samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The metrics of a task, with intervals over its items; copies of an item are one cluster."""
     scores: dict[str, Any] = {"items": len({row["doc_id"] for row in samples})} if samples else {}
+    for name, value, items, hashes in _metrics(values, samples):
+        scores[name] = value
+        if items:
+            is_share = set(items) <= {0.0, 1.0}
+            scores[f"{name}_interval"] = (
+                share_interval(items, hashes) if is_share else ratio_interval(items, [1.0] * len(items), hashes)
+            )
+    return scores
+
+
+def _item_scores(task: str, values: dict[str, Any], samples: Sequence[dict[str, Any]]) -> list[ItemScore]:
+    """Of a task; items are known by the harness's hash of their content."""
+    return [
+        ItemScore(task, name, str(item), score)
+        for name, _, items, hashes in _metrics(values, samples)
+        for score, item in zip(items, hashes, strict=True)
+    ]
+
+
+def _metrics(
+    values: dict[str, Any], samples: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, float, list[float], list[Any]]]:
+    """(name, value, score of each item, its hash) of each metric; no items where the value is not their mean."""
     for key, value in values.items():
         metric, _, filter_name = key.partition(",")
         if not isinstance(value, (int, float)) or metric.endswith("_stderr") or not filter_name:
             continue
         name = metric if filter_name == "none" else f"{metric} ({filter_name})"
-        scores[name] = float(value)
         rows = [row for row in samples if row.get("filter", "none") == filter_name and _is_number(row.get(metric))]
         items = [float(row[metric]) for row in rows]
-        clusters = [row.get("doc_hash", index) for index, row in enumerate(rows)]
-        if items and abs(sum(items) / len(items) - value) < 1e-9:
-            is_share = set(items) <= {0.0, 1.0}
-            scores[f"{name}_interval"] = (
-                share_interval(items, clusters) if is_share else ratio_interval(items, [1.0] * len(items), clusters)
-            )
-    return scores
+        hashes = [row.get("doc_hash", index) for index, row in enumerate(rows)]
+        is_mean = bool(items) and abs(sum(items) / len(items) - value) < 1e-9
+        yield name, float(value), items if is_mean else [], hashes if is_mean else []
 
 
 def _is_number(value: Any) -> bool:

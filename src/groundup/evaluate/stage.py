@@ -87,7 +87,7 @@ def run(
     found |= {custom.name: score_task(custom, model, tokenizer) for custom in settings.tasks}
     for task_result in found.values():
         rows += task_result.items
-    harness = harness_scores(settings.harness, model, tokenizer, machine, seed) if settings.harness else {}
+    harness = harness_scores(settings.harness, model, tokenizer, machine, seed, rows) if settings.harness else {}
     samples = sample_continuations(
         model,
         tokenizer,
