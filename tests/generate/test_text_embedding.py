@@ -122,6 +122,7 @@ def test_commands_say_what_they_leave_out_and_refuse(tokenizer, tmp_path, monkey
 
     for command in (["classify", ".", "--json"], ["embed", "."]):
         done = use(*command, "--input", "long.txt")
+        assert done.exception is None, done.exception
         assert done.stderr == "note: of 1 of 2 texts, only the first 48 tokens (the context) are read\n"
         assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["1", "2"]
     assert use("embed", ".", "--input", "long.txt", "--query", "word").stdout.splitlines()[0].split()[2] == "word"

@@ -22,7 +22,7 @@ MEASURE = """
 import gc, json, sys
 from groundup.generate import generate
 from groundup.quantize import open_model
-from groundup.quantize.kernels.kernel_choice import release_freed_memory
+from groundup.artifacts.freed_memory import release_freed_memory
 from groundup.quantize.process_measurement import resident_bytes
 
 def run(folder):

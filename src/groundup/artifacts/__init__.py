@@ -16,6 +16,7 @@
     rank_environment.py   rank and world size from the environment
     parent_death.py       end of a rank whose launcher was killed
     progress.py           progress bars and log lines
+    freed_memory.py       memory that was freed, back to the system
     sanitize.py           foreign text made safe to print
     bounded_regex.py      regular expressions of recipes and foreign files, with a time limit
     harness_metrics.py    scores of tasks of lm-evaluation-harness, as rows

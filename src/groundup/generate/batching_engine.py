@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.freed_memory import release_freed_memory
 from groundup.generate.engine_rows import EngineRow, PromptPrefill
 from groundup.generate.generation import (
+    LONG_PROMPT,
     GenerativeModel,
     continued_ids,
     cross_key_values,
@@ -264,6 +266,8 @@ class BatchingEngine:
             return []
         outputs = [self._start(row, self.cache.fork(sequence), logits) for row in prefill.rows]
         self._drop(prefill)
+        if len(tokens) >= LONG_PROMPT:
+            release_freed_memory()
         return outputs
 
     def _admit(self) -> PromptPrefill | None:

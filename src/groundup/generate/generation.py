@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.freed_memory import release_freed_memory
 from groundup.generate.batch_invariance import batch_invariance
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.native.decode_step import step_in_c
@@ -25,6 +26,8 @@ from groundup.tokenizer import Tokenizer
 GenerativeModel = Decoder | EncoderDecoder
 PROMPT_ROWS = 256
 """Tokens of a prompt in one step in C."""
+LONG_PROMPT = 256
+"""Tokens from which on what a prompt needed is given back to the system: 30 MB for 512 tokens of a model of 135M weights."""
 
 
 def generate(
@@ -151,7 +154,10 @@ def next_token_logits(
             return logits
         if not invariant and (logits := step_in_c(model, ids, cache)) is not None:
             return logits
-        return model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
+        logits = model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
+    if ids.numel() >= LONG_PROMPT:
+        release_freed_memory()
+    return logits
 
 
 def all_steps_in_c(model: nn.Module, tokens: Int[Tensor, "B T"], cache: KVCache) -> Float[Tensor, "B V"] | None:

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from groundup import interop
+from groundup.artifacts.freed_memory import release_freed_memory
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.adapters import adapter_tokenizer, add_adapter, split_adapter
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.serialization import resolve_dtype
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
-from groundup.quantize.kernels.kernel_choice import fast_dtype, inference_dtype, release_freed_memory, use_kernels
+from groundup.quantize.kernels.kernel_choice import fast_dtype, inference_dtype, use_kernels
 from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 

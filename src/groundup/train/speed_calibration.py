@@ -19,7 +19,7 @@ from groundup.recipe.train_config import TrainConfig
 from groundup.train.micro_batch import DEFAULT_TOKENS
 from groundup.train.training_loop import train
 
-DEPTHS, MICRO_BATCHES = (1, 3), (1, 3)
+DEPTHS, MICRO_BATCHES = (1, 3), 3
 STEPS = 5
 SECONDS_PER_TRAINING = 4.0
 """About the time of one of the four: of large models a step or two are measured."""
@@ -51,7 +51,7 @@ def calibrate_speed(hardware: str, config: ModelConfig, training: TrainConfig, d
     batch = require_derived(training.batch_tokens, "train.batch_tokens") // length
     rows = max(1, min(batch, DEFAULT_TOKENS[device.partition(":")[0]] // length))
     depths = [min(depth, config.num_layers) for depth in DEPTHS]
-    counts = [count for count in MICRO_BATCHES if count <= max(1, batch // rows)]
+    counts = sorted({1, min(MICRO_BATCHES, -(-batch // rows))})
     seconds = {
         (depth, count): _step_seconds(_with_depth(stand_in, depth), training, length, rows, count, device)
         for depth in dict.fromkeys(depths)

@@ -1,11 +1,9 @@
 """A quantized model made ready for inference: the fastest layer for each weight, one copy of the weights, memory given back."""
 
-import ctypes
-from contextlib import suppress
-
 import torch
 from torch import Tensor, nn
 
+from groundup.artifacts.freed_memory import release_freed_memory
 from groundup.model.embedding import Embedding
 from groundup.model.head import TiedHead, UntiedHead
 from groundup.model.token_rows import PackedTable
@@ -102,9 +100,3 @@ def fast_dtype(model: nn.Module) -> torch.dtype:
     if weight.device.type != "cpu":
         return weight.dtype
     return weight.dtype if weight.dtype == inference_dtype(weight.device) else torch.float32
-
-
-def release_freed_memory() -> None:
-    """Give freed blocks back to the system, which glibc otherwise keeps for this process; nothing with another C library."""
-    with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
