@@ -167,8 +167,8 @@ def _ordinary_text(before: DocumentScores | None, after: DocumentScores | None) 
     """Bits per byte, and the interval of their difference, paired by document."""
     if before is None or after is None:
         return None
-    bits = ([[nats / math.log(2) for nats in scores.document_nats]] for scores in (before, after))
-    interval = paired_difference(*bits, before.document_bytes).interval
+    first, second = ([nats / math.log(2) for nats in scores.document_nats] for scores in (before, after))
+    interval = paired_difference([first], [second], before.document_bytes).interval
     return {"before": before.bits_per_byte, "after": after.bits_per_byte, "difference_interval": interval}
 
 

@@ -108,8 +108,7 @@ def _means(sums: Tensor, float_sums: Tensor, tokens: Tensor) -> FloatComparison:
         return FloatComparison(None, None, None, None, similarity)
     loss, divergence, agreement, _ = (sums.sum(0) / total).tolist()
     interval = ratio_interval(sums[:, 1].tolist(), tokens.tolist())
-    nats = [[rows[:, 0].tolist()] for rows in (float_sums, sums)]
-    paired = paired_difference(*nats, tokens.tolist())
+    paired = paired_difference([float_sums[:, 0].tolist()], [sums[:, 0].tolist()], tokens.tolist())
     return FloatComparison(
         loss, divergence, interval, agreement, similarity, loss_difference=paired.difference,
         loss_difference_interval=paired.interval,
